@@ -1,0 +1,144 @@
+//go:build linux && (amd64 || arm64)
+
+package sys
+
+import (
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Recv receives into b without blocking (EAGAIN when there is nothing). The
+// scheduler is not told.
+func Recv(fd int, b []byte) (int, syscall.Errno) {
+	r, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+		uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
+	return int(r), errno
+}
+
+// Send sends from b without blocking and without SIGPIPE; it may send less than
+// b. The scheduler is not told.
+func Send(fd int, b []byte) (int, syscall.Errno) {
+	r, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+		uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	return int(r), errno
+}
+
+// SendMessage sends a message's vector without blocking and without SIGPIPE.
+func (m *Message) Send(fd int) (int, syscall.Errno) {
+	r, _, errno := syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(m)),
+		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return int(r), errno
+}
+
+// Shutdown ends one or both directions: SHUT_RD, SHUT_WR or SHUT_RDWR.
+func Shutdown(fd, how int) syscall.Errno {
+	_, _, errno := syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), uintptr(how), 0)
+	return errno
+}
+
+// Close closes a descriptor that does not linger.
+func Close(fd int) syscall.Errno {
+	_, _, errno := syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
+	return errno
+}
+
+// SetInt sets an integer socket option.
+func SetInt(fd, level, name, value int) error { return unix.SetsockoptInt(fd, level, name, value) }
+
+// GetInt reads an integer socket option.
+func GetInt(fd, level, name int) (int, error) { return unix.GetsockoptInt(fd, level, name) }
+
+// SetLinger sets SO_LINGER; negative seconds turn it off.
+func SetLinger(fd, seconds int) error {
+	l := unix.Linger{Onoff: 1, Linger: int32(seconds)}
+	if seconds < 0 {
+		l = unix.Linger{}
+	}
+	return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &l)
+}
+
+// ListenTCP opens a non-blocking TCP listener on addr with SO_REUSEADDR, and with
+// SO_REUSEPORT when shared is set, so that several loops can listen on one port.
+// An IPv6 listener on the unspecified address also takes IPv4 unless v6only is
+// set. The caller owns the descriptor.
+func ListenTCP(addr netip.AddrPort, backlog int, shared, v6only bool) (fd int, err error) {
+	family := unix.AF_INET6
+	if addr.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, err
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd)
+		}
+	}()
+	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return -1, err
+	}
+	if shared {
+		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return -1, err
+		}
+	}
+	if family == unix.AF_INET6 {
+		if err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolint(v6only)); err != nil {
+			return -1, err
+		}
+	}
+	sa, err := sockaddr(addr)
+	if err != nil {
+		return -1, err
+	}
+	if err = unix.Bind(fd, sa); err != nil {
+		return -1, err
+	}
+	if err = unix.Listen(fd, backlog); err != nil {
+		return -1, err
+	}
+	return fd, nil
+}
+
+// LocalAddr is the address that a TCP socket is bound to.
+func LocalAddr(fd int) (netip.AddrPort, error) {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return addrPort(sa), nil
+}
+
+// PeerAddr is the address that a TCP socket is connected to.
+func PeerAddr(fd int) (netip.AddrPort, error) {
+	sa, err := unix.Getpeername(fd)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return addrPort(sa), nil
+}
+
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		a := netip.AddrFrom16(sa.Addr).Unmap()
+		if sa.ZoneId != 0 {
+			a = a.WithZone(zoneName(sa.ZoneId))
+		}
+		return netip.AddrPortFrom(a, uint16(sa.Port))
+	}
+	return netip.AddrPort{}
+}
+
+func boolint(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
