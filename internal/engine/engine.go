@@ -1,0 +1,76 @@
+//go:build linux
+
+// Package engine names what can stand behind a queue pair: the kernel's io_uring
+// (package uring), and, with the same entries and completions, an emulation or a
+// simulation. Everything above package ring is the same code for all of them.
+package engine
+
+import (
+	"net/netip"
+	"syscall"
+	"time"
+
+	"example.com/ringnet/internal/sys"
+)
+
+// Engine consumes the submission queue and fills the completion queue of one
+// ring. Unless a method says otherwise it may be called only on the goroutine
+// (and thread) that called Enable. One call serves a whole batch of entries; the
+// entries themselves go through shared memory.
+type Engine interface {
+	// Queues are the shared queues; the same pointer for the engine's whole life.
+	Queues() *sys.Queues
+
+	// Enable binds the engine to the calling thread. Nothing may be submitted
+	// before. Called once.
+	Enable() error
+
+	// Submit takes n entries; Poll does that and makes every completion visible
+	// that can be had without blocking; Wait also blocks until min completions
+	// are visible or timeout has passed (negative: none). Each returns how many
+	// entries it took, which may be fewer than n.
+	Submit(n uint32) (int, syscall.Errno)
+	Poll(n uint32) (int, syscall.Errno)
+	Wait(n, min uint32, timeout time.Duration) (int, syscall.Errno)
+
+	// Wake posts a completion from any goroutine, waking a Wait. ErrUnsupported
+	// errnos (EINVAL, ENOSYS, EOPNOTSUPP) mean: use a descriptor and a poll.
+	// Safe for concurrent use, also with Close.
+	Wake(userData uint64) error
+
+	// Close ends the engine and frees the queues. Nothing may be in flight.
+	Close() error
+
+	Registrar
+	Sockets
+}
+
+// Registrar holds what operations refer to by index or group.
+type Registrar interface {
+	RegisterBufRing(group uint16, r *sys.BufRing) error
+	UnregisterBufRing(group uint16) error
+	RegisterBuffers(bufs [][]byte) error
+	UnregisterBuffers() error
+	RegisterFilesSparse(n uint32) error
+	UpdateFiles(first uint32, fds []int32) error
+	UnregisterFiles() error
+}
+
+// Sockets are the calls that go around the queues: those of set-up, and the
+// direct ones that are faster than a round through the queues. They go through
+// the engine so that a simulation sees and bends them too.
+type Sockets interface {
+	ListenTCP(addr netip.AddrPort, backlog int, shared, v6only bool) (fd int, err error)
+	LocalAddr(fd int) (netip.AddrPort, error)
+	PeerAddr(fd int) (netip.AddrPort, error)
+	SetInt(fd, level, name, value int) error
+	GetInt(fd, level, name int) (int, error)
+	SetLinger(fd, seconds int) error
+
+	// Recv, Send and SendMessage never block.
+	Recv(fd int, b []byte) (int, syscall.Errno)
+	Send(fd int, b []byte) (int, syscall.Errno)
+	SendMessage(fd int, m *sys.Message) (int, syscall.Errno)
+	Shutdown(fd, how int) syscall.Errno
+	CloseFd(fd int) syscall.Errno
+}
