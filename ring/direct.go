@@ -1,0 +1,55 @@
+//go:build linux
+
+package ring
+
+import (
+	"net/netip"
+	"syscall"
+)
+
+// The calls below go around the queues, straight to the engine: for set-up, and
+// where one call is cheaper than an entry and a completion. They never block.
+// Only on the ring's goroutine, except the ones about listeners.
+
+// Recv receives into b; EAGAIN when nothing is there, 0 bytes at end of stream.
+// No receive may be armed on fd.
+func (r *Ring) Recv(fd int, b []byte) (int, syscall.Errno) { return r.eng.Recv(fd, b) }
+
+// Send sends what it can of b; EAGAIN when that is nothing. No send may be in
+// flight on fd.
+func (r *Ring) Send(fd int, b []byte) (int, syscall.Errno) { return r.eng.Send(fd, b) }
+
+// SendMessage is Send for a vector.
+func (r *Ring) SendMessage(fd int, m Message) (int, syscall.Errno) {
+	return r.eng.SendMessage(fd, m.m)
+}
+
+// Shutdown is shutdown(2). With unix.SHUT_RDWR it completes an armed receive with
+// 0 and a waiting send with EPIPE.
+func (r *Ring) Shutdown(fd, how int) syscall.Errno { return r.eng.Shutdown(fd, how) }
+
+// CloseFd closes a descriptor. Nothing may be in flight on it: a close cancels
+// nothing, and operations of the old owner would go on under a number that may
+// soon be somebody else's.
+func (r *Ring) CloseFd(fd int) syscall.Errno { return r.eng.CloseFd(fd) }
+
+// ListenTCP opens a TCP listener; shared sets SO_REUSEPORT, so that several rings
+// can listen on one port. On any goroutine. The caller owns the descriptor.
+func (r *Ring) ListenTCP(addr netip.AddrPort, backlog int, shared, v6only bool) (int, error) {
+	return r.eng.ListenTCP(addr, backlog, shared, v6only)
+}
+
+// LocalAddr is the address that fd is bound to. On any goroutine.
+func (r *Ring) LocalAddr(fd int) (netip.AddrPort, error) { return r.eng.LocalAddr(fd) }
+
+// PeerAddr is the address that fd is connected to. On any goroutine.
+func (r *Ring) PeerAddr(fd int) (netip.AddrPort, error) { return r.eng.PeerAddr(fd) }
+
+// SetInt sets an integer socket option. On any goroutine.
+func (r *Ring) SetInt(fd, level, name, value int) error { return r.eng.SetInt(fd, level, name, value) }
+
+// GetInt reads an integer socket option. On any goroutine.
+func (r *Ring) GetInt(fd, level, name int) (int, error) { return r.eng.GetInt(fd, level, name) }
+
+// SetLinger sets SO_LINGER in seconds; negative turns it off. On any goroutine.
+func (r *Ring) SetLinger(fd, seconds int) error { return r.eng.SetLinger(fd, seconds) }

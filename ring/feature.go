@@ -1,0 +1,90 @@
+//go:build linux
+
+package ring
+
+import "strings"
+
+// Features is a set of things that newer kernels brought and that a ring can do
+// without. Each is probed by doing it ([Have]) and can be masked ([Config.Mask]),
+// so that tests run without it on a kernel that has it.
+type Features uint32
+
+const (
+	// BufferRings are rings of provided buffers. Since Linux 5.19. Package net
+	// cannot do without them.
+	BufferRings Features = 1 << iota
+	// AcceptMultishot is one entry for many accepts. Since Linux 5.19.
+	AcceptMultishot
+	// RecvMultishot is one entry for many receives. Since Linux 6.0.
+	RecvMultishot
+	// PollMultishot is one entry for many readiness events. Since Linux 5.13.
+	PollMultishot
+	// SendZC is sending without a copy. Since Linux 6.0.
+	SendZC
+	// SendmsgZC is sending a vector without a copy. Since Linux 6.1.
+	SendmsgZC
+	// DirectDescriptors are descriptors in a table of the ring. Since Linux 5.19.
+	DirectDescriptors
+	// MessageRing is an entry that posts a completion to another ring. Since
+	// Linux 5.18.
+	MessageRing
+	// SyncMessage is the same without a ring of one's own. Since Linux 6.13.
+	SyncMessage
+	// RegisteredRing spares each enter a reference count. Since Linux 5.18.
+	RegisteredRing
+	// DeferTaskrun runs completions only when the ring's thread asks for them.
+	// Since Linux 6.1.
+	DeferTaskrun
+	// SingleIssuer spares submissions a lock. Since Linux 6.0.
+	SingleIssuer
+	// NoEntryArray spares submissions a cache line (NO_SQARRAY). Since Linux 6.6.
+	NoEntryArray
+
+	endOfFeatures
+)
+
+// AllFeatures is every feature.
+const AllFeatures = endOfFeatures - 1
+
+var featureNames = [...]string{"buffer-rings", "accept-multishot", "recv-multishot", "poll-multishot", "send-zc",
+	"sendmsg-zc", "direct-descriptors", "message-ring", "sync-message", "registered-ring", "defer-taskrun",
+	"single-issuer", "no-entry-array"}
+
+// String lists the names of the set's features, separated by spaces.
+func (f Features) String() string {
+	var names []string
+	for i, name := range featureNames {
+		if f&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, " ")
+}
+
+// Have reports that this ring may use every feature of f: it is not masked, and a
+// probe found it.
+func (r *Ring) Have(f Features) bool {
+	if r.cfg.Mask&f != 0 {
+		return false
+	}
+	for i := range featureNames {
+		if one := Features(1 << i); f&one != 0 && Have(one) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// Features is the set of all features that this ring may use.
+func (r *Ring) Features() Features {
+	var set Features
+	for i := range featureNames {
+		if one := Features(1 << i); r.Have(one) {
+			set |= one
+		}
+	}
+	return set
+}

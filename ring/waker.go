@@ -1,0 +1,96 @@
+//go:build linux
+
+package ring
+
+import (
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"example.com/ringnet/internal/sys"
+)
+
+// Waker wakes a ring's goroutine out of Wait from any other goroutine, by a
+// completion that carries the waker's user data.
+//
+// Where the kernel can post to a ring without a ring of one's own (MSG_RING,
+// Linux 6.13, SyncMessage) it does that; else an eventfd is polled by the ring.
+type Waker struct {
+	r        *Ring
+	userData uint64
+
+	mu     sync.Mutex // orders Wake against Close; never on the ring's hot path
+	fd     int        // eventfd, -1 with MSG_RING
+	closed bool
+}
+
+// NewWaker makes a waker. On any goroutine.
+func NewWaker(r *Ring, userData uint64) (*Waker, error) {
+	w := &Waker{r: r, userData: userData, fd: -1}
+	if r.Have(SyncMessage) {
+		return w, nil
+	}
+	fd, err := sys.NewEventFd()
+	if err != nil {
+		return nil, fmt.Errorf("make eventfd to wake a ring: %w", err)
+	}
+	w.fd = fd
+	return w, nil
+}
+
+// Armed reports whether the waker holds an operation in the ring.
+func (w *Waker) Armed() bool { return w.fd >= 0 }
+
+// Arm posts the poll that a waker by eventfd needs. Call it once the ring is
+// enabled, and again after a completion of the waker without More. It reports
+// false when the queue is full. Only on the ring's goroutine.
+func (w *Waker) Arm() bool {
+	if w.fd < 0 {
+		return true
+	}
+	e := w.r.Entry()
+	if e == nil {
+		return false
+	}
+	if w.r.Have(PollMultishot) {
+		e.PreparePollMultishot(w.fd, unix.POLLIN)
+	} else {
+		// The counter is never read while the poll is edge-triggered; a single
+		// poll looks at the level, so it must be back at zero first.
+		sys.DrainEventFd(w.fd)
+		e.PreparePoll(w.fd, unix.POLLIN)
+	}
+	e.SetUserData(w.userData)
+	return true
+}
+
+// Wake makes the ring's Wait return. Safe for concurrent use; after Close it
+// does nothing.
+func (w *Waker) Wake() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil
+	}
+	if w.fd >= 0 {
+		sys.SignalEventFd(w.fd)
+		return nil
+	}
+	return w.r.eng.Wake(w.userData)
+}
+
+// Close ends the waker: before its ring is closed, and after the poll of a waker
+// by eventfd has had its last completion.
+func (w *Waker) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil
+	}
+	w.closed = true
+	if w.fd >= 0 {
+		return unix.Close(w.fd)
+	}
+	return nil
+}
