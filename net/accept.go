@@ -1,0 +1,159 @@
+//go:build linux
+
+package net
+
+import (
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"example.com/ringnet/ring"
+)
+
+// listener is one listening socket of one loop.
+type listener struct {
+	fd         int
+	addr       netip.AddrPort
+	armed      bool
+	cancelling bool
+}
+
+// How long accepting pauses when the process or the system has run out of
+// something: at first, and at most. The connections wait in the backlog meanwhile.
+const (
+	acceptPauseMin = 5 * time.Millisecond
+	acceptPauseMax = time.Second
+)
+
+// armAccept posts an accept for every listener that has none.
+func (l *loop) armAccept() {
+	if l.draining || l.acceptPaused {
+		return
+	}
+	for i := range l.listeners {
+		ln := &l.listeners[i]
+		if ln.armed {
+			continue
+		}
+		e := l.entry()
+		if e == nil {
+			l.armLater = true
+			return
+		}
+		if l.acceptMultishot {
+			e.PrepareAcceptMultishot(ln.fd)
+		} else {
+			e.PrepareAccept(ln.fd)
+		}
+		e.SetUserData(userData(kindAccept, 0, uint32(i)))
+		ln.armed = true
+		l.inFlight++
+	}
+}
+
+// onAccept takes a completion of an accept. The last one may still carry a
+// descriptor.
+func (l *loop) onAccept(i uint32, cqe *ring.Completion) {
+	ln := &l.listeners[i]
+	if !cqe.More() {
+		ln.armed, ln.cancelling = false, false
+		l.inFlight--
+	}
+	if cqe.Res >= 0 {
+		l.acceptPause = 0
+		l.acceptComplained = false
+		if l.draining {
+			_ = l.r.CloseFd(int(cqe.Res))
+		} else {
+			l.open(cqe.Res)
+		}
+	} else {
+		l.acceptFailed(ln, syscall.Errno(-cqe.Res))
+	}
+	if !cqe.More() {
+		if l.draining {
+			l.closeListener(ln)
+		} else {
+			l.armAccept()
+		}
+	}
+}
+
+// acceptFailed decides what an errno of accept means for the listener.
+func (l *loop) acceptFailed(ln *listener, errno syscall.Errno) {
+	switch errno {
+	case unix.ECANCELED:
+		return // ours
+	case unix.EINTR, unix.EAGAIN, unix.ECONNABORTED, unix.EPROTO, unix.EPERM:
+		// That one connection went away before we took it, or a firewall
+		// forbade it (accept(2)); the listener is well.
+		l.stats.AcceptErrors++
+		return
+	}
+	// EMFILE, ENFILE, ENOBUFS, ENOMEM, or something unheard of. Trying again at
+	// once would spin; giving the listener up would turn a shortage into an
+	// outage.
+	l.stats.AcceptErrors++
+	l.acceptPause = min(max(2*l.acceptPause, acceptPauseMin), acceptPauseMax)
+	l.acceptPaused, l.acceptAt = true, l.clock()+int64(l.acceptPause)
+	if !l.acceptComplained {
+		l.acceptComplained = true
+		mend := "the connections wait in the backlog; accepting goes on when the shortage is over"
+		if errno == unix.EMFILE {
+			mend = "raise the limit of open files ('ulimit -n' or LimitNOFILE=); the connections wait in the backlog meanwhile"
+		}
+		l.o.Logger.Warn("ringnet: cannot accept connections", "loop", l.index,
+			"err", &OpError{Op: "accept", Addr: ln.addr, Err: errno}, "connections", l.table.used, "mend", mend)
+	}
+}
+
+// resumeAccept goes on accepting when the pause is over.
+func (l *loop) resumeAccept(now int64) {
+	if l.acceptPaused && now >= l.acceptAt {
+		l.acceptPaused = false
+		l.armAccept()
+	}
+}
+
+// open starts a connection on a descriptor, which it owns.
+func (l *loop) open(fd int32) {
+	c := &Conn{l: l, fd: fd}
+	l.table.insert(c)
+	l.stats.Accepted++
+	l.call(c, func() { l.h.OnOpen(c) })
+	if c.state&(noReading|isDirty) == 0 {
+		l.arm(c, true)
+		return
+	}
+	l.settle(c)
+}
+
+// stopAccepting closes the listeners once their accepts have ended.
+func (l *loop) stopAccepting() {
+	for i := range l.listeners {
+		ln := &l.listeners[i]
+		switch {
+		case !ln.armed:
+			l.closeListener(ln)
+		case !ln.cancelling:
+			e := l.entry()
+			if e == nil {
+				l.armLater = true
+				return
+			}
+			e.PrepareCancel(userData(kindAccept, 0, uint32(i)))
+			e.SetUserData(userData(kindCancelAccept, 0, uint32(i)))
+			ln.cancelling = true
+			l.inFlight++
+		}
+	}
+}
+
+func (l *loop) closeListener(ln *listener) {
+	if ln.fd >= 0 {
+		_ = l.r.CloseFd(ln.fd)
+		ln.fd = -1
+	}
+}

@@ -1,0 +1,257 @@
+//go:build linux
+
+package net
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"example.com/ringnet/ring"
+)
+
+// A connection ends in this order, whatever the cause; each step waits for the
+// one before:
+//
+//	closing   nothing is read any more; what was written goes out
+//	dead      shutdown(2) or cancel ends the operations in flight
+//	(none in flight)
+//	finished  OnClose, then close(2), then the slot is free
+//
+// close(2) cancels nothing, and the kernel may write into our memory until an
+// operation's last completion: hence the order.
+
+// settle does what a connection needs now, given what is so. It is called when
+// something about it has changed and may be called at any time.
+func (l *loop) settle(c *Conn) {
+	if c.state&finished != 0 {
+		return
+	}
+	l.startSend(c)
+	if c.state&(closing|dead|writeEnding) != 0 {
+		if l.end(c); c.state&finished != 0 {
+			return
+		}
+	}
+	if c.state&offerPending != 0 && c.state&(paused|closing|dead) == 0 {
+		c.state &^= offerPending
+		if len(c.kept) > 0 {
+			l.offerKept(c)
+			l.mark(c) // for what the handler did
+		}
+	}
+	l.read(c)
+}
+
+// read keeps the right receive armed, or none.
+func (l *loop) read(c *Conn) {
+	switch {
+	case c.state&dead != 0:
+		return
+	case c.state&recvArmed != 0:
+		if c.state&(noReading&^(closing|sawEOF)|wantBulk) != 0 {
+			l.cancel(c, kindRecv)
+		}
+	case c.state&pollArmed != 0:
+		if c.state&wantSmall != 0 {
+			l.cancel(c, kindPoll)
+			return
+		}
+		l.receive(c)
+	case c.state&(noReading|isStarved) != 0:
+	default:
+		if c.state&wantBulk != 0 {
+			l.toBulk(c)
+		} else if c.state&wantSmall != 0 {
+			l.toSmall(c)
+		}
+		if c.state&bulk == 0 {
+			l.arm(c, false)
+			return
+		}
+		l.armPoll(c)
+		l.receive(c)
+	}
+	if c.state&(closing|dead) != 0 {
+		l.mark(c)
+	}
+}
+
+// end takes a connection through its last steps.
+func (l *loop) end(c *Conn) {
+	if c.out.head == nil && c.state&sendArmed == 0 {
+		if c.state&(writeEnding|writeEnded) == writeEnding {
+			c.state = c.state&^writeEnding | writeEnded
+			_ = l.r.Shutdown(int(c.fd), unix.SHUT_WR) // ENOTCONN: the peer has gone, which a receive tells
+		}
+		if c.state&closing != 0 {
+			c.state |= dead
+		}
+	}
+	if c.state&dead == 0 {
+		return
+	}
+	l.dropOutput(c)
+	if c.state&inFlight != 0 {
+		if c.state&shut == 0 {
+			// Completes an armed receive with 0 and a waiting send with EPIPE.
+			c.state |= shut
+			errno := l.r.Shutdown(int(c.fd), unix.SHUT_RDWR)
+			if c.state&recvArmed != 0 && errno != 0 {
+				l.cancel(c, kindRecv)
+			}
+		}
+		if c.state&pollArmed != 0 {
+			l.cancel(c, kindPoll) // a multishot poll outlives a hang-up
+		}
+		return
+	}
+	if c.cancels == 0 {
+		l.finish(c)
+	}
+}
+
+// cancel ends an armed receive or poll; it is over with its own last completion.
+func (l *loop) cancel(c *Conn, k kind) {
+	if c.state&cancelling != 0 {
+		return
+	}
+	e := l.entry()
+	if e == nil {
+		l.later(c)
+		return
+	}
+	e.PrepareCancel(userData(k, c.gen, c.slot))
+	e.SetUserData(userData(kindCancel, c.gen, c.slot))
+	c.state |= cancelling
+	c.cancels++
+	l.inFlight++
+}
+
+// onCancel takes the completion of a cancel. ENOENT and EALREADY are ordinary: the
+// operation has ended, or is running and could not be stopped just then. In the
+// second case it may be armed still, so settle may try again.
+func (l *loop) onCancel(c *Conn, cqe *ring.Completion) {
+	c.cancels--
+	l.inFlight--
+	if cqe.Res < 0 {
+		c.state &^= cancelling
+	}
+	l.settle(c)
+}
+
+// close is Conn.Close, with a cause.
+func (l *loop) close(c *Conn, cause error) {
+	if c.state&(closing|dead|finished) != 0 {
+		return
+	}
+	if c.cause == nil {
+		c.cause = cause
+	}
+	c.state |= closing
+	c.kept = nil
+	if c.out.head != nil && l.o.CloseTimeout > 0 {
+		l.lingering = append(l.lingering, lingerer{c, l.clock() + int64(l.o.CloseTimeout)})
+	}
+	l.mark(c)
+}
+
+// abort is Conn.Abort.
+func (l *loop) abort(c *Conn, cause error) {
+	if c.state&(dead|finished) != 0 {
+		return
+	}
+	if c.cause == nil {
+		c.cause = cause
+	}
+	c.state |= closing | dead
+	c.kept = nil
+	l.mark(c)
+}
+
+// finish is the last step: nothing of c is in flight.
+func (l *loop) finish(c *Conn) {
+	c.state |= finished
+	c.kept = nil
+	l.stats.Closed++
+	l.finishing = c
+	l.call(c, func() { l.h.OnClose(c, c.cause) })
+	l.release(c)
+}
+
+// release frees what c has, after OnClose has returned or panicked.
+func (l *loop) release(c *Conn) {
+	l.finishing = nil
+	_ = l.r.CloseFd(int(c.fd)) // no error of close(2) on a socket can be acted upon
+	l.table.remove(c)
+	c.context = nil
+	if l.acceptPaused {
+		l.acceptAt = 0 // a descriptor is free
+	}
+}
+
+// address asks for one of c's addresses while it has any.
+func (l *loop) address(c *Conn, ask func(int) (netip.AddrPort, error)) netip.AddrPort {
+	if c.state&finished != 0 && l.finishing != c {
+		return netip.AddrPort{}
+	}
+	a, err := ask(int(c.fd))
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return a
+}
+
+// lingerer is a closed connection whose output has until deadline. All have the
+// same time, so the list is in order.
+type lingerer struct {
+	c        *Conn
+	deadline int64
+}
+
+// expireLingering ends connections whose peers did not take the rest in time.
+func (l *loop) expireLingering(now int64) {
+	i := 0
+	for ; i < len(l.lingering); i++ {
+		g := l.lingering[i]
+		if g.c.state&finished != 0 {
+			continue
+		}
+		if now < g.deadline {
+			break
+		}
+		if g.c.cause == nil {
+			g.c.cause = ErrCloseTimeout
+		}
+		l.abort(g.c, ErrCloseTimeout)
+	}
+	l.lingering = append(l.lingering[:0], l.lingering[i:]...)
+	// Behind one that takes its time, others that have long ended pile up.
+	if n := len(l.lingering); n > 2*l.lingerCheck {
+		kept := l.lingering[:0]
+		for _, g := range l.lingering {
+			if g.c.state&finished == 0 {
+				kept = append(kept, g)
+			}
+		}
+		clear(l.lingering[len(kept):])
+		l.lingering = kept
+		l.lingerCheck = max(64, len(kept))
+	}
+}
+
+// untilExpiry is how long the loop may sleep; negative: for ever.
+func (l *loop) untilExpiry() time.Duration {
+	at := int64(0)
+	if len(l.lingering) > 0 {
+		at = l.lingering[0].deadline
+	}
+	if l.acceptPaused && (at == 0 || l.acceptAt < at) {
+		at = l.acceptAt
+	}
+	if at == 0 && !l.acceptPaused {
+		return -1
+	}
+	return max(0, time.Duration(at-l.clock()))
+}

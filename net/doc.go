@@ -1,0 +1,19 @@
+//go:build linux
+
+// Package net runs servers on event loops over io_uring.
+//
+// A [Server] has loops; each is one goroutine locked to one thread with one ring,
+// one group of receive buffers and its own listeners (SO_REUSEPORT). A connection
+// lives on one loop for its whole life, and its [Handler] is called there, never
+// twice at once:
+//
+//	OnOpen ─► OnData … OnData ─► OnClose
+//
+// Handlers must not block: a loop has many connections and one thread. Everything
+// that a [Conn] can do is to be done from its loop, that is, from a callback of
+// any connection of the same loop.
+//
+// Received bytes are lent to OnData in the buffer that the kernel filled. They can
+// be copied out with Write, or taken along without a copy: [Conn.Detach] turns
+// them into a lease, and [Conn.Send] sends a lease.
+package net

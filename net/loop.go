@@ -1,0 +1,454 @@
+//go:build linux
+
+package net
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"example.com/ringnet/bufring"
+	"example.com/ringnet/ring"
+)
+
+// loop is one goroutine locked to one thread, with one ring, one group of receive
+// buffers, its own listeners and the connections that these accepted. All of it
+// belongs to that goroutine, except the mailbox.
+type loop struct {
+	index int
+	o     *Options
+	h     handlers
+	r     *ring.Ring
+	waker *ring.Waker
+	mail  mailbox
+	begin time.Time
+
+	group    *bufring.Group // what the kernel receives into
+	large    *bufring.Pool  // direct receives, and copies of large writes
+	small    *bufring.Pool  // copies of small writes
+	share    int            // how many receive buffers one connection may hold
+	messages []ring.Message // vectors for sends, not in use
+
+	messageMem [][]byte
+
+	// What the kernel can do, looked up once.
+	recvMultishot, acceptMultishot, pollMultishot bool
+
+	listeners []listener
+	table     table
+	inFlight  int // operations whose last completion is outstanding
+
+	batch []ring.Completion // reaped and not dispatched: from next to count
+	next  int
+	count int
+
+	queuedSends int // prepared since the last submit
+	queuedBytes int
+
+	// lent is the buffer that OnData of lentTo is looking at. The zero lease
+	// stands for lentTo.kept.
+	lent   bufring.Lease
+	lentTo *Conn
+
+	calling   *Conn // whose handler is running
+	finishing *Conn // in OnClose
+
+	dirty      []*Conn // to settle after the callback that changed them
+	retry      []*Conn // to settle when the submission queue has room
+	starved    []*Conn // waiting for a receive buffer, in order
+	capped     []*Conn // hold more receive buffers than their share
+	readyList  []*Conn // bulk connections with bytes left when their budget was not
+	readySpare []*Conn
+
+	lingering   []lingerer
+	lingerCheck int
+
+	acceptPaused     bool // because of a shortage, until acceptAt
+	acceptComplained bool
+	acceptAt         int64
+	acceptPause      time.Duration
+	armLater         bool // accepts or their cancels found the queue full
+
+	draining bool // no new connections; the loop ends with the last one
+	stopped  bool
+
+	freeSegments *segment
+	spin         spinner
+	stats        Stats
+	final        Stats // the last snapshot, after the loop has ended
+	err          error // why it ended, or what was left over
+	done         chan struct{}
+}
+
+const (
+	// batchMax bounds a turn: so many completions are dispatched before the loop
+	// looks after everything else.
+	batchMax = 1024
+	// A batch is submitted in its middle when what it has queued is worth a call
+	// by itself: peers get their answers while the rest is worked on. A call
+	// costs about 1,100 cycles (VLDB'26, uring.md 4.1), a send some 5,000.
+	flushSends = 64
+	flushBytes = 48 << 10
+	// smallBufBytes is the size of the buffers that small writes are copied to.
+	smallBufBytes = 2048
+	smallBufs     = 8192
+)
+
+// newLoop makes what a loop needs, except what only its own thread can.
+func newLoop(index int, o *Options, h handlers) (*loop, error) {
+	l := &loop{index: index, o: o, h: h, begin: time.Now(), done: make(chan struct{}),
+		batch: make([]ring.Completion, batchMax), spin: newSpinner(o.Spin), lingerCheck: 64}
+	var err error
+	l.r, err = ring.New(ring.Config{Engine: o.Engine, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Mask: o.Mask})
+	if err != nil {
+		return nil, err
+	}
+	l.recvMultishot = l.r.Have(ring.RecvMultishot)
+	l.acceptMultishot = l.r.Have(ring.AcceptMultishot)
+	l.pollMultishot = l.r.Have(ring.PollMultishot)
+	l.share = max(1, o.RecvBufs/8)
+	if l.waker, err = ring.NewWaker(l.r, userData(kindWake, 0, 0)); err != nil {
+		_ = l.r.Close()
+		return nil, err
+	}
+	l.mail.wake = func() { _ = l.waker.Wake() }
+	if l.large, err = bufring.NewPool(bufring.PoolOptions{BufBytes: o.BulkBufBytes, Count: o.BulkBufs, Poison: o.poison}); err == nil {
+		l.small, err = bufring.NewPool(bufring.PoolOptions{BufBytes: smallBufBytes, Count: smallBufs, Poison: o.poison})
+	}
+	if err != nil {
+		l.discard()
+		return nil, err
+	}
+	return l, nil
+}
+
+// discard frees a loop that was never started.
+func (l *loop) discard() {
+	for i := range l.listeners {
+		l.closeListener(&l.listeners[i])
+	}
+	if l.large != nil {
+		_ = l.large.Close()
+	}
+	if l.small != nil {
+		_ = l.small.Close()
+	}
+	_ = l.waker.Close()
+	_ = l.r.Close()
+}
+
+// listen opens a listener for the loop. Before the loop starts.
+func (l *loop) listen(addr netip.AddrPort, shared, v6only bool) (netip.AddrPort, error) {
+	fd, err := l.r.ListenTCP(addr, l.o.Backlog, shared, v6only)
+	if err != nil {
+		return addr, &OpError{Op: "listen", Addr: addr, Err: explainListen(err)}
+	}
+	if !l.o.Delay {
+		// Accepted sockets inherit it, which spares a call for each.
+		if err := l.r.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+			_ = l.r.CloseFd(fd)
+			return addr, &OpError{Op: "listen", Addr: addr, Err: err}
+		}
+	}
+	bound, err := l.r.LocalAddr(fd)
+	if err != nil {
+		_ = l.r.CloseFd(fd)
+		return addr, &OpError{Op: "listen", Addr: addr, Err: err}
+	}
+	l.listeners = append(l.listeners, listener{fd: fd, addr: bound})
+	return bound, nil
+}
+
+// explainListen adds to an errno of bind or listen what would mend it.
+func explainListen(err error) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%w: another socket has this address; stop that program, or choose another port (0 for any free one)", err)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%w: no interface of this machine has this address", err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: ports below %s need CAP_NET_BIND_SERVICE", err, "net.ipv4.ip_unprivileged_port_start")
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return fmt.Errorf("%w: no descriptor is free; raise the limit of open files ('ulimit -n' or LimitNOFILE=)", err)
+	case errors.Is(err, unix.EAFNOSUPPORT):
+		return fmt.Errorf("%w: this address family is switched off here", err)
+	}
+	return err
+}
+
+// start sets up, on the loop's own thread, what belongs there.
+func (l *loop) start() error {
+	if err := l.r.Enable(); err != nil {
+		return err
+	}
+	var err error
+	l.group, err = bufring.NewGroup(l.r, bufring.GroupOptions{BufBytes: l.o.RecvBufBytes, Count: l.o.RecvBufs, Poison: l.o.poison})
+	if err != nil {
+		return err
+	}
+	l.group.Notify(l.mail.rouse)
+	if l.waker.Armed() {
+		if !l.waker.Arm() {
+			return errors.New("arm the waker: the submission queue is full")
+		}
+		l.inFlight++
+	}
+	l.armAccept()
+	return nil
+}
+
+// run is the loop's goroutine. ready gets the outcome of start.
+func (l *loop) run(ready chan<- error) {
+	runtime.LockOSThread()
+	// Unlocked at the end only after a clean end: a thread that the kernel still
+	// knows as a ring's owner is not given back to the scheduler but ended.
+	defer close(l.done)
+	if err := l.start(); err != nil {
+		if l.group != nil {
+			_ = l.group.Close()
+		}
+		l.discard()
+		runtime.UnlockOSThread()
+		ready <- err
+		return
+	}
+	ready <- nil
+	for !l.stopped {
+		l.wait()
+		l.dispatch()
+		l.runPosted()
+		l.expire()
+	}
+	if l.teardown() {
+		runtime.UnlockOSThread()
+	}
+}
+
+// clock is a monotonic time in nanoseconds.
+func (l *loop) clock() int64 { return int64(time.Since(l.begin)) }
+
+// entry returns an empty entry, or nil when the queue is full for now.
+func (l *loop) entry() *ring.Entry { return l.r.Entry() }
+
+// entered notes the outcome of an enter.
+func (l *loop) entered(err error) {
+	l.queuedSends, l.queuedBytes = 0, 0
+	if err == nil || errors.Is(err, ring.ErrBusy) {
+		return // busy: the completions that are in the way are reaped next
+	}
+	// No enter of a ring in good order fails otherwise. Going on would serve
+	// nobody and might corrupt: the loop's memory is shared with the kernel.
+	panic(fmt.Sprintf("ringnet: loop %d: %v", l.index, err))
+}
+
+// flush submits in the middle of a batch.
+func (l *loop) flush() {
+	l.stats.Flushes++
+	l.entered(l.r.Submit())
+}
+
+func (l *loop) reset() { l.next, l.count = 0, 0 }
+
+// reap copies a batch of completions out of the queue.
+func (l *loop) reap() bool {
+	l.count = l.r.Reap(l.batch)
+	return l.count > 0
+}
+
+// dispatch hands the batch to the connections it belongs to. A callback that
+// panics ends that connection; the rest of the batch goes on.
+func (l *loop) dispatch() {
+	for l.next < l.count {
+		l.dispatchSome()
+	}
+}
+
+func (l *loop) dispatchSome() {
+	defer l.contain()
+	l.settleDirty() // what a panic left over
+	for l.next < l.count {
+		cqe := &l.batch[l.next]
+		l.next++
+		l.complete(cqe)
+		if len(l.dirty) > 0 {
+			l.settleDirty()
+		}
+		if l.queuedSends >= flushSends || l.queuedBytes >= flushBytes {
+			l.flush()
+		}
+	}
+}
+
+// complete finds whose completion it is.
+func (l *loop) complete(cqe *ring.Completion) {
+	k, gen, slot := splitUserData(cqe.UserData)
+	switch k {
+	case kindRecv, kindSend, kindPoll, kindCancel:
+		c := l.table.find(gen, slot)
+		if c == nil {
+			l.stale(cqe)
+			return
+		}
+		switch k {
+		case kindRecv:
+			l.onRecv(c, cqe)
+		case kindSend:
+			l.onSend(c, cqe)
+		case kindPoll:
+			l.onPoll(c, cqe)
+		case kindCancel:
+			l.onCancel(c, cqe)
+		}
+	case kindAccept:
+		l.onAccept(slot, cqe)
+	case kindCancelAccept:
+		l.inFlight--
+	case kindWake:
+		if l.waker.Armed() && !cqe.More() {
+			l.inFlight--
+			l.rearmWaker()
+		}
+	}
+}
+
+// stale drops a completion of a connection that has gone, but not what it holds.
+func (l *loop) stale(cqe *ring.Completion) {
+	l.stats.Stale++
+	if id, ok := cqe.Buffer(); ok {
+		l.group.Put(l.group.Take(id, 0))
+	}
+}
+
+func (l *loop) rearmWaker() {
+	if l.stopped || l.draining && l.table.used == 0 {
+		return
+	}
+	if !l.waker.Arm() {
+		panic("ringnet: no entry for the waker in a queue just reaped")
+	}
+	l.inFlight++
+}
+
+// call runs a callback of c.
+func (l *loop) call(c *Conn, f func()) {
+	before := l.calling
+	l.calling = c
+	f()
+	l.calling = before
+}
+
+// contain turns a panic in a callback into the end of its connection. A panic
+// that is not a callback's is our own bug, and goes on.
+func (l *loop) contain() {
+	c := l.calling
+	if c == nil {
+		return
+	}
+	v := recover()
+	if v == nil {
+		return // runtime.Goexit, which nothing can stop
+	}
+	l.calling = nil
+	l.stats.Panics++
+	cause := &PanicError{Value: v, Stack: debug.Stack()}
+	l.o.Logger.Error("ringnet: handler panicked", "loop", l.index, "panic", v, "stack", string(cause.Stack))
+	if l.lentTo != nil {
+		l.lentTo = nil
+		if l.lent.Valid() {
+			l.put(l.lent)
+		}
+	}
+	if f := l.finishing; f != nil {
+		l.release(f)
+		return
+	}
+	l.abort(c, cause)
+}
+
+// mark has c settled after the callback that is running, or later in this turn.
+func (l *loop) mark(c *Conn) {
+	if c.state&(isDirty|finished) == 0 {
+		c.state |= isDirty
+		l.dirty = append(l.dirty, c)
+	}
+}
+
+// settleDirty settles the marked ones, and those that settling marks.
+func (l *loop) settleDirty() {
+	for i := 0; i < len(l.dirty); i++ {
+		c := l.dirty[i]
+		if c == nil {
+			continue
+		}
+		l.dirty[i] = nil
+		c.state &^= isDirty
+		l.settle(c)
+	}
+	l.dirty = l.dirty[:0]
+}
+
+// later has c settled in the next turn, when the submission queue has room.
+func (l *loop) later(c *Conn) {
+	if n := len(l.retry); n == 0 || l.retry[n-1] != c {
+		l.retry = append(l.retry, c)
+	}
+}
+
+// runPosted is the third step of a turn: what other goroutines want, and what had
+// to wait for room.
+func (l *loop) runPosted() {
+	l.guard(func() {
+		l.mail.run(func(f func()) { f() })
+		if len(l.retry) > 0 {
+			batch := l.retry
+			l.retry = nil
+			for _, c := range batch {
+				l.settle(c)
+			}
+		}
+		if l.armLater {
+			l.armLater = false
+			if l.draining {
+				l.stopAccepting()
+			} else {
+				l.armAccept()
+			}
+		}
+		l.receiveReady()
+		l.uncap()
+		l.feed()
+	})
+}
+
+// expire is the fourth step: what is due.
+func (l *loop) expire() {
+	if len(l.lingering) > 0 || l.acceptPaused {
+		l.guard(func() {
+			now := l.clock()
+			l.expireLingering(now)
+			l.resumeAccept(now)
+		})
+	}
+	if l.draining && l.table.used == 0 {
+		l.stop()
+	}
+}
+
+// guard runs f, and then settles what it marked, under contain.
+func (l *loop) guard(f func()) {
+	func() {
+		defer l.contain()
+		f()
+	}()
+	for len(l.dirty) > 0 {
+		func() {
+			defer l.contain()
+			l.settleDirty()
+		}()
+	}
+}

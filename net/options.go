@@ -1,0 +1,134 @@
+//go:build linux
+
+package net
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"example.com/ringnet/ring"
+)
+
+// Options is how a server is set up. The zero value is right for most.
+type Options struct {
+	// Engine chooses what stands behind the loops' queues. Default ring.Auto.
+	Engine ring.EngineKind
+
+	// Mask switches kernel features off that the loops could use, as if they
+	// were missing.
+	Mask ring.Features
+
+	// Loops is the number of event loops. Default GOMAXPROCS, range 1 to 1,024.
+	Loops int
+
+	// Backlog is how many connections may wait to be accepted, per loop. The
+	// kernel cuts it to net.core.somaxconn. Default 4,096.
+	Backlog int
+
+	// EntryCount and CompletionCount are the sizes of each loop's queues; see
+	// ring.Config. Defaults 1,024 and 8,192.
+	EntryCount, CompletionCount int
+
+	// RecvBufBytes and RecvBufs are the size and number of each loop's receive
+	// buffers, which all its connections share. When handlers hold all of them,
+	// connections wait. Defaults 4 KiB and 4,096; ranges 16 to 1 MiB, 1 to
+	// 32,768.
+	RecvBufBytes, RecvBufs int
+
+	// BulkBufBytes and BulkBufs are the size and number of each loop's large
+	// buffers, for connections that send in bulk and for large writes. When none
+	// is free the Go heap serves. Defaults 128 KiB and 256; ranges 4 KiB to 16
+	// MiB, 1 to 32,768.
+	BulkBufBytes, BulkBufs int
+
+	// NoBulk keeps every connection on the receive buffers.
+	NoBulk bool
+
+	// HighWater and LowWater steer a connection by its output that is not sent
+	// yet, in bytes: above HighWater nothing more is read from it, down at
+	// LowWater reading goes on and OnWritable is called. Defaults 256 KiB and 64
+	// KiB.
+	HighWater, LowWater int
+
+	// MaxBuffered is the most output that may wait on one connection, in bytes;
+	// a Write that would exceed it is refused whole (ErrBacklog), unless nothing
+	// waits. Default 16 MiB.
+	MaxBuffered int
+
+	// MaxUnconsumed is the most received bytes that a handler may leave
+	// unconsumed on one connection; more closes it (ErrUnconsumed). Default 1 MiB.
+	MaxUnconsumed int
+
+	// CloseTimeout is how long a closed connection may take to send what is left.
+	// Default 30 s; negative: for ever.
+	CloseTimeout time.Duration
+
+	// Spin is how long a loop may look for completions in shared memory before it
+	// sleeps. It does so only while requests have lately come that fast, since it
+	// then costs less than sleeping. Default 50 µs, at most 1 ms; negative: never.
+	Spin time.Duration
+
+	// Delay leaves Nagle's algorithm on. It is off by default (TCP_NODELAY).
+	Delay bool
+
+	// Logger takes the events of the server. Default slog.Default().
+	Logger *slog.Logger
+
+	// poison overwrites released buffers. For the package's tests.
+	poison bool
+}
+
+// check fills the defaults in and refuses what is out of range.
+func (o Options) check() (Options, error) {
+	defaults := []struct {
+		name     string
+		value    *int
+		def      int
+		min, max int
+	}{
+		{"Loops", &o.Loops, min(runtime.GOMAXPROCS(0), 1024), 1, 1024},
+		{"Backlog", &o.Backlog, 4096, 1, 1 << 20},
+		{"EntryCount", &o.EntryCount, 1024, 1, 32768},
+		{"CompletionCount", &o.CompletionCount, max(8192, min(8*o.EntryCount, 65536)), 2, 65536},
+		{"RecvBufBytes", &o.RecvBufBytes, 4096, 16, 1 << 20},
+		{"RecvBufs", &o.RecvBufs, 4096, 1, 32768},
+		{"BulkBufBytes", &o.BulkBufBytes, 128 << 10, 4096, 16 << 20},
+		{"BulkBufs", &o.BulkBufs, 256, 1, 32768},
+		{"HighWater", &o.HighWater, 256 << 10, 1, 1 << 40},
+		{"LowWater", &o.LowWater, 64 << 10, 0, 1 << 40},
+		{"MaxBuffered", &o.MaxBuffered, 16 << 20, 1, 1 << 40},
+		{"MaxUnconsumed", &o.MaxUnconsumed, 1 << 20, 1, 1 << 40},
+	}
+	for _, d := range defaults {
+		if *d.value == 0 {
+			*d.value = d.def
+		}
+		if *d.value < d.min || *d.value > d.max {
+			return o, fmt.Errorf("ringnet: option %s is %d: it must be from %d to %d", d.name, *d.value, d.min, d.max)
+		}
+	}
+	if o.LowWater > o.HighWater {
+		o.LowWater = o.HighWater / 4
+	}
+	if o.MaxBuffered < o.HighWater {
+		return o, fmt.Errorf("ringnet: option MaxBuffered is %d: it must not be below HighWater (%d)", o.MaxBuffered, o.HighWater)
+	}
+	if o.CompletionCount < o.EntryCount {
+		return o, fmt.Errorf("ringnet: option CompletionCount is %d: it must not be below EntryCount (%d)", o.CompletionCount, o.EntryCount)
+	}
+	if o.CloseTimeout == 0 {
+		o.CloseTimeout = 30 * time.Second
+	}
+	if o.Spin == 0 {
+		o.Spin = 50 * time.Microsecond
+	}
+	if o.Spin > time.Millisecond {
+		return o, fmt.Errorf("ringnet: option Spin is %v: it must be at most 1ms, since a loop that spins does nothing else", o.Spin)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return o, nil
+}

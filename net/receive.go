@@ -1,0 +1,248 @@
+//go:build linux
+
+package net
+
+import (
+	"fmt"
+	"io"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"example.com/ringnet/bufring"
+	"example.com/ringnet/ring"
+)
+
+// arm posts a receive into the loop's group for c. It stays armed until a
+// completion without More: end of stream, error, group empty, completion queue
+// full, or cancelled. Since Linux 6.0 (ring.RecvMultishot); without it each
+// receive is armed anew.
+func (l *loop) arm(c *Conn, fresh bool) {
+	if l.group.Available() == 0 {
+		l.starve(c) // the kernel would answer ENOBUFS at once, and the loop would spin
+		return
+	}
+	e := l.entry()
+	if e == nil {
+		l.later(c)
+		return
+	}
+	if l.recvMultishot {
+		e.PrepareRecvMultishot(int(c.fd), l.group.ID())
+	} else {
+		e.PrepareRecvSelect(int(c.fd), l.group.ID())
+	}
+	if fresh {
+		e.PollFirst() // a client that has just connected has rarely sent yet
+	}
+	e.SetUserData(userData(kindRecv, c.gen, c.slot))
+	c.state |= recvArmed
+	l.inFlight++
+	l.stats.Arms++
+}
+
+// onRecv takes a completion of a receive into the group. The last one may still
+// carry bytes, so these come first and the end afterwards.
+func (l *loop) onRecv(c *Conn, cqe *ring.Completion) {
+	if !cqe.More() {
+		c.state &^= recvArmed | cancelling
+		l.inFlight--
+	}
+	if id, ok := cqe.Buffer(); ok {
+		lease := l.group.Take(id, int(max(cqe.Res, 0)))
+		if cqe.Res > 0 && c.state&(closing|dead|finished) == 0 {
+			l.weigh(c, int(cqe.Res), cqe.NonEmpty())
+			l.deliver(c, lease)
+		} else {
+			l.group.Put(lease)
+		}
+	}
+	switch {
+	case cqe.Res == 0:
+		l.onEOF(c)
+	case cqe.Res < 0:
+		switch errno := syscall.Errno(-cqe.Res); errno {
+		case unix.ENOBUFS:
+			l.stats.NoBuffers++
+			l.group.Exhausted()
+			if l.group.Available() < l.enough() {
+				l.starve(c)
+			}
+		case unix.ECANCELED, unix.EINTR, unix.EAGAIN:
+			// Ours, or nothing: settle arms it again if it is still wanted.
+		default:
+			if c.state&dead == 0 {
+				l.fail(c, "read", errno)
+			}
+		}
+	case cqe.More() && c.state&(noReading|wantBulk) == 0:
+		return // the ordinary case: it stays armed and nothing has changed
+	}
+	l.settle(c)
+}
+
+// deliver lends received bytes to the handler, behind what it left of earlier
+// ones. It owns the lease.
+func (l *loop) deliver(c *Conn, lease bufring.Lease) {
+	l.stats.BytesReceived += uint64(lease.Len())
+	if len(c.kept) > 0 || c.state&paused != 0 {
+		c.kept = append(c.kept, lease.Bytes()...)
+		l.put(lease)
+		if c.state&paused == 0 {
+			l.offerKept(c)
+		}
+		return
+	}
+	l.lent, l.lentTo = lease, c
+	b := lease.Bytes()
+	n := l.onData(c, b)
+	if l.lentTo == nil {
+		return // detached, and thereby consumed
+	}
+	l.lentTo = nil
+	if uint(n) < uint(len(b)) {
+		if c.state&(closing|dead) == 0 {
+			c.kept = append(c.kept, b[n:]...)
+			l.checkKept(c)
+		}
+	} else if n != len(b) {
+		l.misconsumed(c, n, len(b))
+	}
+	l.put(lease)
+}
+
+// offerKept offers everything that the handler has not consumed, in one piece.
+func (l *loop) offerKept(c *Conn) {
+	b := c.kept
+	l.lent, l.lentTo = bufring.Lease{}, c
+	n := l.onData(c, b)
+	if l.lentTo == nil {
+		return // detach has taken kept along
+	}
+	l.lentTo = nil
+	switch {
+	case n == len(b):
+		c.kept = nil
+	case uint(n) < uint(len(b)):
+		c.kept = b[n:]
+		l.checkKept(c)
+	default:
+		l.misconsumed(c, n, len(b))
+	}
+}
+
+// onData calls the handler. A panic leaves through dispatch, see contain.
+func (l *loop) onData(c *Conn, b []byte) int {
+	l.calling = c
+	n := l.h.OnData(c, b)
+	l.calling = nil
+	return n
+}
+
+func (l *loop) checkKept(c *Conn) {
+	if len(c.kept) > l.o.MaxUnconsumed {
+		l.abort(c, ErrUnconsumed)
+	}
+}
+
+func (l *loop) misconsumed(c *Conn, n, of int) {
+	l.abort(c, fmt.Errorf("ringnet: OnData returned %d for %d bytes: it must return how many it consumed", n, of))
+}
+
+// detach is Conn.Detach.
+func (l *loop) detach(c *Conn) (bufring.Lease, error) {
+	if l.lentTo != c || c == nil {
+		return bufring.Lease{}, ErrNoData
+	}
+	l.lentTo = nil
+	lease := l.lent
+	if !lease.Valid() {
+		lease = bufring.Wrap(c.kept)
+		c.kept = nil
+		return lease, nil
+	}
+	l.group.Charge(lease, &c.held)
+	if int(c.held) > l.share && c.state&overShare == 0 {
+		c.state |= overShare
+		l.capped = append(l.capped, c)
+		c.state |= isCapped
+		l.mark(c)
+	}
+	return lease, nil
+}
+
+// onEOF learns that the peer has ended its direction.
+func (l *loop) onEOF(c *Conn) {
+	if c.state&(sawEOF|closing|dead) != 0 {
+		return // or we have, and this is how the receive ends
+	}
+	c.state |= sawEOF
+	if l.h.eof == nil {
+		l.close(c, io.EOF)
+		return
+	}
+	if c.cause == nil {
+		c.cause = io.EOF
+	}
+	l.call(c, func() { l.h.eof.OnEOF(c) })
+}
+
+// starve parks c until receive buffers are back. First come, first served.
+func (l *loop) starve(c *Conn) {
+	if c.state&isStarved == 0 {
+		c.state |= isStarved
+		l.starved = append(l.starved, c)
+		l.stats.Starved++
+	}
+}
+
+// feed arms parked connections once a good part of the group is back: one at a
+// time they would only take turns at ENOBUFS.
+func (l *loop) feed() {
+	if len(l.starved) == 0 {
+		return
+	}
+	l.group.Reclaim()
+	if l.group.Available() < l.enough() {
+		// Buffers may be with other goroutines: have the next one to come back
+		// wake us, and look again since it may have come just now.
+		l.group.Await()
+		l.group.Reclaim()
+		if l.group.Available() < l.enough() {
+			return
+		}
+	}
+	n := min(len(l.starved), max(1, l.group.Available()))
+	batch := l.starved[:n]
+	for _, c := range batch {
+		c.state &^= isStarved
+		l.settle(c)
+	}
+	l.starved = append(l.starved[:0], l.starved[n:]...)
+}
+
+// enough is how many buffers must be available before parked connections go on: a
+// quarter of the group, since with less most of them would park again at once.
+func (l *loop) enough() int { return (l.group.Count() + 3) / 4 }
+
+// uncap lets connections read again that have given back half of their share.
+func (l *loop) uncap() {
+	if len(l.capped) == 0 {
+		return
+	}
+	kept := l.capped[:0]
+	for _, c := range l.capped {
+		if c.state&finished != 0 {
+			c.state &^= isCapped
+			continue
+		}
+		if int(c.held) > l.share/2 {
+			kept = append(kept, c)
+			continue
+		}
+		c.state &^= isCapped | overShare
+		l.mark(c)
+	}
+	clear(l.capped[len(kept):])
+	l.capped = kept
+}

@@ -1,0 +1,331 @@
+//go:build linux
+
+package net
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	stdnet "net"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"example.com/ringnet/ring"
+)
+
+// Server accepts TCP connections and serves them with a Handler on event loops.
+// Set its fields before it is started and leave them alone afterwards. A Server
+// serves once. Its methods are safe for concurrent use.
+type Server struct {
+	// Handler serves the connections. Required.
+	Handler Handler
+
+	Options
+
+	mu    sync.Mutex
+	state serverState
+	loops []*loop
+	addrs []netip.AddrPort
+	info  EngineInfo
+	ended chan struct{} // closed when every loop has ended
+}
+
+type serverState uint8
+
+const (
+	serverNew serverState = iota
+	serverRunning
+	serverClosing
+)
+
+// EngineInfo says what the loops run on.
+type EngineInfo struct {
+	Kind     ring.EngineKind
+	Features ring.Features // of the kernel, less those masked
+	Kernel   string        // release of the running kernel
+	Reason   string        // why this engine and no other
+}
+
+// String is one line for people.
+func (i EngineInfo) String() string {
+	return fmt.Sprintf("%v on Linux %s (%s), features: %v", i.Kind, i.Kernel, i.Reason, i.Features)
+}
+
+// ListenAndServe starts the server on the addresses and returns when it has ended:
+// ErrServerClosed after Shutdown or Close, else what went wrong.
+func (s *Server) ListenAndServe(addrs ...string) error {
+	if err := s.Start(addrs...); err != nil {
+		return err
+	}
+	return s.Wait()
+}
+
+// Start opens a listener for each address on every loop and returns while they
+// serve. An address is "host:port"; an empty host listens on every IPv6 and IPv4
+// address, port 0 takes a free port ([Server.Addrs] tells which). On an error
+// nothing is left open.
+func (s *Server) Start(addrs ...string) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != serverNew {
+		return errors.New("ringnet: a Server serves once: make a new one")
+	}
+	if s.Handler == nil {
+		return errors.New("ringnet: Server.Handler is nil: set what serves the connections")
+	}
+	if len(addrs) == 0 {
+		return errors.New("ringnet: no address to listen on: give one such as \"127.0.0.1:9000\"")
+	}
+	o, err := s.Options.check()
+	if err != nil {
+		return err
+	}
+	resolved := make([]listenAddr, 0, len(addrs))
+	for _, a := range addrs {
+		r, err := resolve(a)
+		if err != nil {
+			return err
+		}
+		resolved = append(resolved, r)
+	}
+
+	var loops []*loop
+	started := 0
+	defer func() {
+		if err == nil {
+			return
+		}
+		for i, l := range loops {
+			if i < started {
+				_ = l.mail.post(l.cut)
+				<-l.done
+			} else {
+				l.discard()
+			}
+		}
+	}()
+	hs := newHandlers(s.Handler)
+	for i := range o.Loops {
+		l, err := newLoop(i, &o, hs)
+		if err != nil {
+			return err
+		}
+		loops = append(loops, l)
+	}
+	var bound []netip.AddrPort
+	for _, a := range resolved {
+		b, err := listenAll(loops, a)
+		if err != nil {
+			return err
+		}
+		bound = append(bound, b)
+	}
+	info := describe(loops[0].r)
+	ready := make(chan error)
+	for i, l := range loops {
+		go l.run(ready)
+		if err := <-ready; err != nil {
+			// That loop has freed itself.
+			loops = append(loops[:i:i], loops[i+1:]...)
+			return err
+		}
+		started++
+	}
+	s.loops, s.addrs, s.info, s.state = loops, bound, info, serverRunning
+	s.ended = make(chan struct{})
+	go func() {
+		for _, l := range loops {
+			<-l.done
+		}
+		close(s.ended)
+	}()
+	return nil
+}
+
+// listenAddr is an address to listen on.
+type listenAddr struct {
+	netip.AddrPort
+	v6only bool
+}
+
+// resolve reads an address as std's net does.
+func resolve(addr string) (listenAddr, error) {
+	host, _, err := stdnet.SplitHostPort(addr)
+	if err != nil {
+		return listenAddr{}, fmt.Errorf("ringnet: listen address %q: %w: write host:port, such as \"127.0.0.1:9000\", \"[::1]:9000\" or \":9000\"", addr, err)
+	}
+	tcp, err := stdnet.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return listenAddr{}, fmt.Errorf("ringnet: listen address %q: %w", addr, err)
+	}
+	ap := tcp.AddrPort()
+	if host == "" {
+		return listenAddr{AddrPort: netip.AddrPortFrom(netip.IPv6Unspecified(), ap.Port())}, nil
+	}
+	ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	// "[::]:80" asks for IPv6 by name, "" for everything.
+	return listenAddr{AddrPort: ap, v6only: ap.Addr().Is6() && !strings.Contains(host, ".")}, nil
+}
+
+// listenAll opens a listener on a for each loop; they share the port that the
+// first one got.
+func listenAll(loops []*loop, a listenAddr) (netip.AddrPort, error) {
+	shared := len(loops) > 1
+	if shared && a.Port() != 0 {
+		// With SO_REUSEPORT a second server on the address would quietly get half
+		// of its connections. A bind without it says that the address is taken.
+		fd, err := loops[0].r.ListenTCP(a.AddrPort, 1, false, a.v6only)
+		if errors.Is(err, unix.EAFNOSUPPORT) && a.Addr() == netip.IPv6Unspecified() && !a.v6only {
+			a.AddrPort = netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port())
+			fd, err = loops[0].r.ListenTCP(a.AddrPort, 1, false, false)
+		}
+		if err != nil {
+			return a.AddrPort, &OpError{Op: "listen", Addr: a.AddrPort, Err: explainListen(err)}
+		}
+		_ = loops[0].r.CloseFd(fd)
+	}
+	for _, l := range loops {
+		bound, err := l.listen(a.AddrPort, shared, a.v6only)
+		if errors.Is(err, unix.EAFNOSUPPORT) && a.Addr() == netip.IPv6Unspecified() && !a.v6only {
+			// A machine without IPv6: every address is every IPv4 address.
+			bound, err = l.listen(netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port()), shared, false)
+		}
+		if err != nil {
+			return bound, err
+		}
+		a.AddrPort = bound
+	}
+	return a.AddrPort, nil
+}
+
+// describe says what a ring runs on.
+func describe(r *ring.Ring) EngineInfo {
+	info := EngineInfo{Kind: r.Engine(), Features: r.Features(), Reason: "io_uring is allowed here"}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		info.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	return info
+}
+
+// Addrs are the addresses that the server listens on, with the ports it got, in
+// the order of Start.
+func (s *Server) Addrs() []netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]netip.AddrPort(nil), s.addrs...)
+}
+
+// Engine says what the loops run on, once the server is started.
+func (s *Server) Engine() EngineInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.info
+}
+
+// Wait blocks until the server has ended; see ListenAndServe.
+func (s *Server) Wait() error {
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if ended == nil {
+		return errors.New("ringnet: the server has not been started")
+	}
+	<-ended
+	if err := s.leftovers(); err != nil {
+		return err
+	}
+	return ErrServerClosed
+}
+
+// leftovers joins what went wrong at the ends of the loops.
+func (s *Server) leftovers() error {
+	var errs []error
+	for _, l := range s.loops {
+		errs = append(errs, l.err)
+	}
+	return errors.Join(errs...)
+}
+
+// Shutdown ends the server in good order: it stops accepting, tells handlers
+// (ShutdownHandler) or closes their connections, lets written output go out, and
+// returns when all is closed. When ctx ends first, what is left is cut and ctx's
+// error returned. Afterwards nothing is in flight, every buffer is home and every
+// descriptor closed; an error says if that is not so.
+func (s *Server) Shutdown(ctx context.Context) error {
+	ended, err := s.tell((*loop).drain)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ended:
+		return s.leftovers()
+	case <-ctx.Done():
+	}
+	if _, err := s.tell((*loop).cut); err != nil {
+		return err
+	}
+	<-ended
+	return errors.Join(ctx.Err(), s.leftovers())
+}
+
+// Close ends the server at once: connections are cut and what they had not sent is
+// dropped. OnClose is called for each.
+func (s *Server) Close() error {
+	ended, err := s.tell((*loop).cut)
+	if err != nil {
+		return err
+	}
+	<-ended
+	return s.leftovers()
+}
+
+// tell posts f to every loop that still runs.
+func (s *Server) tell(f func(*loop)) (ended chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == serverNew {
+		return nil, errors.New("ringnet: the server has not been started")
+	}
+	s.state = serverClosing
+	for _, l := range s.loops {
+		// A full mailbox empties within a turn.
+		for {
+			err := l.mail.post(func() { f(l) })
+			if !errors.Is(err, errMailboxFull) {
+				break // posted, or the loop has ended already
+			}
+		}
+	}
+	return s.ended, nil
+}
+
+// Stats sums the counters of all loops. It waits for each loop to finish its turn.
+func (s *Server) Stats() Stats {
+	var sum Stats
+	for _, st := range s.LoopStats() {
+		sum.add(&st)
+	}
+	return sum
+}
+
+// LoopStats are the counters of each loop.
+func (s *Server) LoopStats() []Stats {
+	s.mu.Lock()
+	loops := s.loops
+	s.mu.Unlock()
+	all := make([]Stats, len(loops))
+	for i, l := range loops {
+		answer := make(chan Stats, 1)
+		if err := l.mail.post(func() { answer <- l.snapshot() }); err == nil {
+			all[i] = <-answer
+			continue
+		}
+		<-l.done
+		all[i] = l.final
+	}
+	return all
+}

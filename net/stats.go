@@ -1,0 +1,78 @@
+//go:build linux
+
+package net
+
+import "example.com/ringnet/ring"
+
+// Stats is what a server, or one loop of it, has done since it was started. A
+// loop counts with plain additions and hands a copy out when asked.
+type Stats struct {
+	Loops int // whose counters these are the sum of
+
+	Connections uint64 // open now
+	Accepted    uint64
+	Closed      uint64 // OnClose was called
+
+	BytesReceived uint64
+	BytesSent     uint64
+
+	Ring ring.Counters // enters, submissions, completions, overflows, …
+
+	Arms           uint64 // receives and polls armed
+	NoBuffers      uint64 // receives that found no buffer with the kernel (ENOBUFS)
+	Starved        uint64 // times a connection was parked for want of a buffer
+	ToBulk         uint64 // times a connection went over to direct receives
+	ToSmall        uint64 // and back
+	DirectReceives uint64
+	DirectSends    uint64
+	ShortSends     uint64
+	HighWater      uint64 // times a connection's output went over HighWater
+	HeapBuffers    uint64 // buffers that the heap had to give
+	Flushes        uint64 // submissions in the middle of a batch
+	AcceptErrors   uint64
+	Panics         uint64 // handlers that panicked
+	Stale          uint64 // completions for connections that had gone; should be 0
+
+	InFlight    int // operations whose last completion is outstanding, now
+	LeasesOut   int // receive buffers that are leased, now
+	LargeOut    int // large buffers and copies of writes that are out, now
+	SpinsFound  uint64
+	SpinsMissed uint64
+}
+
+// add sums two loops.
+func (s *Stats) add(o *Stats) {
+	s.Loops += o.Loops
+	for _, f := range []struct {
+		to   *uint64
+		from uint64
+	}{
+		{&s.Connections, o.Connections}, {&s.Accepted, o.Accepted}, {&s.Closed, o.Closed},
+		{&s.BytesReceived, o.BytesReceived}, {&s.BytesSent, o.BytesSent},
+		{&s.Ring.Enters, o.Ring.Enters}, {&s.Ring.Waits, o.Ring.Waits}, {&s.Ring.Submitted, o.Ring.Submitted},
+		{&s.Ring.Completions, o.Ring.Completions}, {&s.Ring.Overflows, o.Ring.Overflows},
+		{&s.Ring.Interrupts, o.Ring.Interrupts}, {&s.Ring.Busy, o.Ring.Busy},
+		{&s.Arms, o.Arms}, {&s.NoBuffers, o.NoBuffers}, {&s.Starved, o.Starved}, {&s.ToBulk, o.ToBulk},
+		{&s.ToSmall, o.ToSmall}, {&s.DirectReceives, o.DirectReceives}, {&s.DirectSends, o.DirectSends},
+		{&s.ShortSends, o.ShortSends}, {&s.HighWater, o.HighWater}, {&s.HeapBuffers, o.HeapBuffers},
+		{&s.Flushes, o.Flushes}, {&s.AcceptErrors, o.AcceptErrors}, {&s.Panics, o.Panics}, {&s.Stale, o.Stale},
+		{&s.SpinsFound, o.SpinsFound}, {&s.SpinsMissed, o.SpinsMissed},
+	} {
+		*f.to += f.from
+	}
+	s.InFlight += o.InFlight
+	s.LeasesOut += o.LeasesOut
+	s.LargeOut += o.LargeOut
+}
+
+// snapshot copies a loop's counters. On the loop's goroutine.
+func (l *loop) snapshot() Stats {
+	s := l.stats
+	s.Loops = 1
+	s.Connections = uint64(l.table.used)
+	s.Ring = l.r.Counters()
+	s.InFlight = l.inFlight
+	s.LeasesOut = l.group.Leased()
+	s.LargeOut = l.large.Out() + l.small.Out()
+	return s
+}

@@ -1,0 +1,130 @@
+//go:build linux
+
+package net
+
+import (
+	"runtime/metrics"
+	"time"
+)
+
+// spinner decides whether a loop looks for completions in shared memory before it
+// sleeps. Looking costs the time until something comes; sleeping costs two context
+// switches and the time to wake, some 10 to 40 µs. So looking pays while waits are
+// short, and only then: it starts after streak short waits in a row, and stops at
+// the first that was not.
+type spinner struct {
+	window time.Duration // how long to look; 0: never
+	short  int           // short waits in a row
+
+	// Other goroutines may wait for this loop's processor. They are looked for
+	// once per busyEvery, not at each wait, since asking takes a microsecond.
+	busy   bool
+	askAt  int64
+	sample [1]metrics.Sample
+}
+
+const (
+	spinStreak = 4
+	// sleepLatency is what a sleep adds to a wait: to be woken takes that long,
+	// and the peer, having slept as well, needs as much. A wait that took less
+	// than the window and this would have been short had we looked.
+	sleepLatency = 60 * time.Microsecond
+	busyEvery    = time.Millisecond
+)
+
+func newSpinner(window time.Duration) spinner {
+	s := spinner{window: max(0, window)}
+	s.sample[0].Name = "/sched/goroutines/runnable:goroutines"
+	return s
+}
+
+// worth reports whether to look before sleeping.
+func (s *spinner) worth(now int64) bool {
+	if s.short < spinStreak || s.window == 0 {
+		return false
+	}
+	if now >= s.askAt {
+		s.askAt = now + int64(busyEvery)
+		metrics.Read(s.sample[:])
+		s.busy = s.sample[0].Value.Kind() == metrics.KindUint64 && s.sample[0].Value.Uint64() > 0
+	}
+	return !s.busy
+}
+
+// found notes that something came while looking.
+func (s *spinner) found() { s.short = spinStreak }
+
+// missed notes that nothing came while looking.
+func (s *spinner) missed() { s.short = 0 }
+
+// slept notes how long a sleep took.
+func (s *spinner) slept(d time.Duration) {
+	if d < s.window+sleepLatency {
+		s.short++
+	} else {
+		s.short = 0
+	}
+}
+
+// wait is the first step of a turn: hand over what was prepared, and have
+// completions in the batch, unless others have work for the loop.
+func (l *loop) wait() {
+	l.group.Refill()
+	l.reset()
+	if l.r.Pending() > 0 || l.r.NeedsEnter() || l.pressing() {
+		l.entered(l.r.Poll())
+		if l.reap() || l.pressing() {
+			return
+		}
+	} else if l.reap() {
+		return
+	}
+	start := l.clock()
+	if l.spin.worth(start) {
+		if l.look(start) {
+			l.spin.found()
+			if l.r.NeedsEnter() {
+				l.entered(l.r.Poll())
+			}
+			l.reap()
+			return
+		}
+		l.spin.missed()
+		l.sleep(l.clock(), false)
+	} else {
+		l.sleep(start, true)
+	}
+	l.reap()
+}
+
+// look watches shared memory until something is there or the window is over.
+func (l *loop) look(start int64) bool {
+	end := start + int64(l.spin.window)
+	for {
+		for range 32 { // about a microsecond between looks at the clock
+			if l.r.NeedsEnter() || l.r.Ready() > 0 || l.mail.roused() {
+				return true
+			}
+		}
+		if l.clock() >= end {
+			return false
+		}
+	}
+}
+
+// sleep blocks until there is something to do.
+func (l *loop) sleep(start int64, note bool) {
+	if l.mail.roused() {
+		return
+	}
+	timeout := l.untilExpiry()
+	l.entered(l.r.Wait(1, timeout))
+	if note && l.spin.window > 0 {
+		l.spin.slept(time.Duration(l.clock() - start))
+	}
+}
+
+// pressing reports work that does not come through the completion queue.
+func (l *loop) pressing() bool {
+	return len(l.readyList) > 0 || len(l.retry) > 0 || len(l.dirty) > 0 || l.armLater || l.mail.roused()
+}
