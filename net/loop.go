@@ -28,11 +28,11 @@ type loop struct {
 	mail  mailbox
 	begin time.Time
 
-	group    *bufring.Group // what the kernel receives into
-	large    *bufring.Pool  // direct receives, and copies of large writes
-	small    *bufring.Pool  // copies of small writes
-	share    int            // how many receive buffers one connection may hold
-	messages []ring.Message // vectors for sends, not in use
+	group    *bufring.Group  // what the kernel receives into
+	large    *bufring.Pool   // what bulk connections receive into directly
+	copies   []*bufring.Pool // for copies of writes, by size; the last one is large
+	share    int             // how many receive buffers one connection may hold
+	messages []ring.Message  // vectors for sends, not in use
 
 	messageMem [][]byte
 
@@ -72,7 +72,8 @@ type loop struct {
 	acceptComplained bool
 	acceptAt         int64
 	acceptPause      time.Duration
-	armLater         bool // accepts or their cancels found the queue full
+	armLater         bool // accepts, their cancels or the waker found the queue full
+	deaf             bool // the waker is not armed
 
 	draining bool // no new connections; the loop ends with the last one
 	stopped  bool
@@ -94,10 +95,12 @@ const (
 	// costs about 1,100 cycles (VLDB'26, uring.md 4.1), a send some 5,000.
 	flushSends = 64
 	flushBytes = 48 << 10
-	// smallBufBytes is the size of the buffers that small writes are copied to.
-	smallBufBytes = 2048
-	smallBufs     = 8192
 )
+
+// copySizes are the buffers that writes are copied to, apart from the large ones:
+// most answers fit the first, and a page of HTML fits the second. As many as there
+// are connections with an answer on its way; their memory is used only then.
+var copySizes = []bufring.PoolOptions{{BufBytes: 2 << 10, Count: 8192}, {BufBytes: 16 << 10, Count: 2048}}
 
 // newLoop makes what a loop needs, except what only its own thread can.
 func newLoop(index int, o *Options, h handlers) (*loop, error) {
@@ -117,12 +120,15 @@ func newLoop(index int, o *Options, h handlers) (*loop, error) {
 		return nil, err
 	}
 	l.mail.wake = func() { _ = l.waker.Wake() }
-	if l.large, err = bufring.NewPool(bufring.PoolOptions{BufBytes: o.BulkBufBytes, Count: o.BulkBufs, Poison: o.poison}); err == nil {
-		l.small, err = bufring.NewPool(bufring.PoolOptions{BufBytes: smallBufBytes, Count: smallBufs, Poison: o.poison})
-	}
-	if err != nil {
-		l.discard()
-		return nil, err
+	for _, size := range append(copySizes[:len(copySizes):len(copySizes)], bufring.PoolOptions{BufBytes: o.BulkBufBytes, Count: o.BulkBufs}) {
+		size.Poison = o.poison
+		p, err := bufring.NewPool(size)
+		if err != nil {
+			l.discard()
+			return nil, err
+		}
+		l.copies = append(l.copies, p)
+		l.large = p
 	}
 	return l, nil
 }
@@ -132,11 +138,8 @@ func (l *loop) discard() {
 	for i := range l.listeners {
 		l.closeListener(&l.listeners[i])
 	}
-	if l.large != nil {
-		_ = l.large.Close()
-	}
-	if l.small != nil {
-		_ = l.small.Close()
+	for _, p := range l.copies {
+		_ = p.Close()
 	}
 	_ = l.waker.Close()
 	_ = l.r.Close()
@@ -329,8 +332,11 @@ func (l *loop) rearmWaker() {
 		return
 	}
 	if !l.waker.Arm() {
-		panic("ringnet: no entry for the waker in a queue just reaped")
+		l.armLater = true
+		l.deaf = true
+		return
 	}
+	l.deaf = false
 	l.inFlight++
 }
 
@@ -413,6 +419,9 @@ func (l *loop) runPosted() {
 		}
 		if l.armLater {
 			l.armLater = false
+			if l.deaf {
+				l.rearmWaker()
+			}
 			if l.draining {
 				l.stopAccepting()
 			} else {

@@ -71,15 +71,14 @@ func (l *loop) write(c *Conn, b []byte) {
 	l.checkHigh(c)
 }
 
-// copyBuffer leases memory for n bytes or the first part of them.
+// copyBuffer leases memory for n bytes, or for the first part of them.
 func (l *loop) copyBuffer(n int) bufring.Lease {
-	if n <= l.small.BufBytes() {
-		if lease, err := l.small.Lease(); err == nil {
-			return lease
+	for i, p := range l.copies {
+		if n <= p.BufBytes() || i == len(l.copies)-1 {
+			if lease, err := p.Lease(); err == nil {
+				return lease
+			}
 		}
-	}
-	if lease, err := l.large.Lease(); err == nil {
-		return lease
 	}
 	l.stats.HeapBuffers++
 	return bufring.Wrap(make([]byte, n))
@@ -135,16 +134,17 @@ func (l *loop) dequeue(c *Conn) {
 
 // put gives a lease back on the loop's goroutine.
 func (l *loop) put(lease bufring.Lease) {
-	switch {
-	case l.group.Owns(lease):
+	if l.group.Owns(lease) {
 		l.group.Put(lease)
-	case l.large.Owns(lease):
-		l.large.Put(lease)
-	case l.small.Owns(lease):
-		l.small.Put(lease)
-	default:
-		lease.Release()
+		return
 	}
+	for _, p := range l.copies {
+		if p.Owns(lease) {
+			p.Put(lease)
+			return
+		}
+	}
+	lease.Release() // of another loop, or of the heap
 }
 
 // sent takes n sent bytes off the front of the queue.

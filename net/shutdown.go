@@ -92,11 +92,10 @@ func (l *loop) teardown() bool {
 	if err := l.group.Close(); err != nil {
 		errs = append(errs, err)
 	}
-	if err := l.large.Close(); err != nil {
-		errs = append(errs, err)
-	}
-	if err := l.small.Close(); err != nil {
-		errs = append(errs, err)
+	for _, p := range l.copies {
+		if err := p.Close(); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if err := l.r.Close(); err != nil {
 		errs = append(errs, err)

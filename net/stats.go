@@ -35,7 +35,7 @@ type Stats struct {
 
 	InFlight    int // operations whose last completion is outstanding, now
 	LeasesOut   int // receive buffers that are leased, now
-	LargeOut    int // large buffers and copies of writes that are out, now
+	CopiesOut   int // large buffers and buffers with copies of writes that are out, now
 	SpinsFound  uint64
 	SpinsMissed uint64
 }
@@ -62,7 +62,7 @@ func (s *Stats) add(o *Stats) {
 	}
 	s.InFlight += o.InFlight
 	s.LeasesOut += o.LeasesOut
-	s.LargeOut += o.LargeOut
+	s.CopiesOut += o.CopiesOut
 }
 
 // snapshot copies a loop's counters. On the loop's goroutine.
@@ -73,6 +73,8 @@ func (l *loop) snapshot() Stats {
 	s.Ring = l.r.Counters()
 	s.InFlight = l.inFlight
 	s.LeasesOut = l.group.Leased()
-	s.LargeOut = l.large.Out() + l.small.Out()
+	for _, p := range l.copies {
+		s.CopiesOut += p.Out()
+	}
 	return s
 }

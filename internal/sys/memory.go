@@ -60,6 +60,6 @@ func Address(b []byte) uint64 {
 // escapes is never true, which the compiler cannot know: it makes Address's
 // argument escape to the heap without a store on the way.
 var (
-	escapes bool
 	escaped unsafe.Pointer
+	escapes = escaped != nil
 )
