@@ -104,7 +104,7 @@ func NewGroup(r *ring.Ring, o GroupOptions) (*Group, error) {
 // adopt takes the contents of a fresh pool over.
 func (g *Group) adopt(p *Pool) {
 	g.mem, g.bufBytes, g.stride, g.poison = p.mem, p.bufBytes, p.stride, p.poison
-	g.free, g.gen, g.accounts, g.next = p.free, p.gen, p.accounts, p.next
+	g.free, g.bufs = p.free, p.bufs
 }
 
 // Close takes the group back from the kernel and unmaps it. No receive may be
@@ -145,7 +145,7 @@ func (g *Group) Available() int { return g.published + len(g.free) }
 // was filled with n bytes. Every completion with a buffer must be taken exactly
 // once, also when nobody wants its bytes.
 func (g *Group) Take(id uint16, n int) Lease {
-	if int(id) >= len(g.gen) || g.gen[id]&1 != 0 {
+	if int(id) >= len(g.bufs) || g.bufs[id].gen&1 != 0 {
 		panic(fmt.Sprintf("bufring: group %d: the kernel filled buffer %d, which it does not hold", g.id, id))
 	}
 	g.published--

@@ -43,17 +43,23 @@ type Pool struct {
 	bufBytes int
 	stride   int
 	free     []uint32 // stack of free ids
-	gen      []uint32 // per buffer; odd while it is leased, see Lease
-	accounts []*int32 // per buffer: who pays for it, see Charge
+	bufs     []account
 	poison   bool
 
 	// returned is a stack of buffers that other goroutines released: the id of
-	// the top one plus one, and under it next. The owner takes it whole.
+	// the top one plus one, and under it account.next. The owner takes it whole.
 	returned atomic.Uint32
-	next     []uint32
 
 	waiting atomic.Bool // the owner wants a call of notify at the next Release
 	notify  func()
+}
+
+// account is what is known of one buffer. Its fields are together because they
+// are used together, and with thousands of buffers each line of the cache counts.
+type account struct {
+	charged *int32 // who pays for it, see Charge
+	gen     uint32 // odd while it is leased, see Lease
+	next    uint32 // in the stack of returned ones
 }
 
 // NewPool maps the memory of a pool. On any goroutine.
@@ -65,7 +71,7 @@ func NewPool(o PoolOptions) (*Pool, error) {
 		return nil, fmt.Errorf("bufring: Count is %d: it must be from 1 to 1048576", o.Count)
 	}
 	p := &Pool{bufBytes: o.BufBytes, stride: (o.BufBytes+colourBytes-1)/colourBytes*colourBytes + colourBytes, poison: o.Poison,
-		free: make([]uint32, o.Count), gen: make([]uint32, o.Count), accounts: make([]*int32, o.Count), next: make([]uint32, o.Count)}
+		free: make([]uint32, o.Count), bufs: make([]account, o.Count)}
 	var err error
 	if p.mem, err = ring.Map(p.stride * o.Count); err != nil {
 		return nil, fmt.Errorf("bufring: %d buffers of %d bytes: %w", o.Count, o.BufBytes, err)
@@ -84,7 +90,7 @@ func (p *Pool) Close() error {
 		return nil
 	}
 	if out := p.Out(); out != 0 {
-		return fmt.Errorf("bufring: close pool: %d of %d buffers are still out", out, len(p.gen))
+		return fmt.Errorf("bufring: close pool: %d of %d buffers are still out", out, len(p.bufs))
 	}
 	err := ring.Unmap(p.mem)
 	p.mem, p.free = nil, nil
@@ -95,13 +101,13 @@ func (p *Pool) Close() error {
 func (p *Pool) BufBytes() int { return p.bufBytes }
 
 // Count is how many buffers there are.
-func (p *Pool) Count() int { return len(p.gen) }
+func (p *Pool) Count() int { return len(p.bufs) }
 
 // Free is how many buffers can be leased now.
 func (p *Pool) Free() int { return len(p.free) }
 
 // Out is how many buffers are not free: leased, or with the kernel.
-func (p *Pool) Out() int { return len(p.gen) - len(p.free) }
+func (p *Pool) Out() int { return len(p.bufs) - len(p.free) }
 
 func (p *Pool) buffer(id uint32) []byte {
 	at := int(id) * p.stride
@@ -123,8 +129,9 @@ func (p *Pool) Lease() (Lease, error) {
 
 // lease marks a buffer as leased, n bytes of it.
 func (p *Pool) lease(id uint32, n int) Lease {
-	p.gen[id]++
-	return Lease{p: p, b: p.buffer(id)[:n], id: id, gen: p.gen[id]}
+	a := &p.bufs[id]
+	a.gen++
+	return Lease{p: p, id: id, gen: a.gen, to: uint32(n)}
 }
 
 // Put takes a lease back; the lease is consumed. It does what Lease.Release does,
@@ -143,10 +150,11 @@ func (p *Pool) consume(l Lease) {
 	// A lease has one owner, who got it in good order from the one before, so
 	// plain loads and stores do. Two owners at once are a bug, for the race
 	// detector to find.
-	if p.gen[l.id] != l.gen {
-		panic(fmt.Sprintf("bufring: lease of buffer %d released twice (generation %d, now %d)", l.id, l.gen, p.gen[l.id]))
+	a := &p.bufs[l.id]
+	if a.gen != l.gen {
+		panic(fmt.Sprintf("bufring: lease of buffer %d released twice (generation %d, now %d)", l.id, l.gen, a.gen))
 	}
-	p.gen[l.id]++
+	a.gen++
 	if p.poison {
 		b := p.buffer(l.id)
 		for i := range b {
@@ -157,9 +165,9 @@ func (p *Pool) consume(l Lease) {
 
 // restore puts a buffer on the stack of free ones.
 func (p *Pool) restore(id uint32) {
-	if a := p.accounts[id]; a != nil {
-		*a--
-		p.accounts[id] = nil
+	if a := &p.bufs[id]; a.charged != nil {
+		*a.charged--
+		a.charged = nil
 	}
 	p.free = append(p.free, id)
 }
@@ -168,11 +176,11 @@ func (p *Pool) restore(id uint32) {
 // free again, however that comes about. At most one account per lease. Leases of
 // other pools are not charged.
 func (p *Pool) Charge(l Lease, account *int32) {
-	if l.p != p || p.accounts[l.id] != nil {
+	if l.p != p || p.bufs[l.id].charged != nil {
 		return
 	}
 	*account++
-	p.accounts[l.id] = account
+	p.bufs[l.id].charged = account
 }
 
 // Owns reports that l is a lease of this pool.
@@ -187,7 +195,7 @@ func (p *Pool) Reclaim() int {
 	n := 0
 	for top := p.returned.Swap(0); top != 0; n++ {
 		id := top - 1
-		top = p.next[id]
+		top = p.bufs[id].next
 		p.restore(id)
 	}
 	return n
@@ -205,25 +213,46 @@ func (p *Pool) Await() { p.waiting.Store(true) }
 // copies of the value are the same lease. The zero Lease holds nothing, and
 // releasing it does nothing.
 type Lease struct {
-	p   *Pool
-	b   []byte
-	id  uint32
-	gen uint32 // the buffer's generation when it was leased
+	p        *Pool
+	id       uint32
+	gen      uint32 // the buffer's generation when it was leased
+	from, to uint32 // the part of the buffer
 }
 
 // Bytes are the leased bytes. Valid until Release.
-func (l Lease) Bytes() []byte { return l.b }
+func (l Lease) Bytes() []byte {
+	if l.p == nil {
+		return nil
+	}
+	at := int(l.id) * l.p.stride
+	return l.p.mem[at+int(l.from) : at+int(l.to) : at+l.p.bufBytes]
+}
 
 // Len is the number of leased bytes.
-func (l Lease) Len() int { return len(l.b) }
+func (l Lease) Len() int { return int(l.to - l.from) }
 
 // Valid reports that this is not the zero Lease.
 func (l Lease) Valid() bool { return l.p != nil }
 
 // Slice returns the same lease seen through bytes i to j. It replaces l.
 func (l Lease) Slice(i, j int) Lease {
-	l.b = l.b[i:j]
+	if i < 0 || i > j || j > l.Len() {
+		panic(fmt.Sprintf("bufring: slice [%d:%d] of a lease of %d bytes", i, j, l.Len()))
+	}
+	l.from, l.to = l.from+uint32(i), l.from+uint32(j)
 	return l
+}
+
+// Append copies what it can of b into the rest of the buffer, behind the leased
+// bytes, and returns the lease grown by that and how much it was. It replaces l.
+func (l Lease) Append(b []byte) (Lease, int) {
+	if l.p == nil {
+		return l, 0
+	}
+	at := int(l.id) * l.p.stride
+	n := copy(l.p.mem[at+int(l.to):at+l.p.bufBytes], b)
+	l.to += uint32(n)
+	return l, n
 }
 
 // Release gives the buffer back and consumes the lease: its bytes may not be
@@ -237,7 +266,7 @@ func (l Lease) Release() {
 	p.consume(l)
 	for {
 		top := p.returned.Load()
-		p.next[l.id] = top
+		p.bufs[l.id].next = top
 		if p.returned.CompareAndSwap(top, l.id+1) {
 			break
 		}
@@ -251,14 +280,14 @@ func (l Lease) Release() {
 }
 
 // Wrap leases b, memory of the Go heap, which is pinned until the lease is
-// released. For the rare bytes that live in no pool.
+// released. For the rare bytes that live in no pool. At most 1 GiB.
 func Wrap(b []byte) Lease {
-	p := &Pool{bufBytes: len(b), mem: b, gen: []uint32{1}, next: []uint32{0}, accounts: []*int32{nil}}
+	p := &Pool{bufBytes: len(b), mem: b, bufs: []account{{gen: 1}}}
 	w := &wrapped{p: p}
 	if len(b) > 0 {
 		w.pin.Pin(&b[0])
 	}
 	p.waiting.Store(true)
 	p.notify = w.unpin
-	return Lease{p: p, b: b, gen: 1}
+	return Lease{p: p, to: uint32(len(b)), gen: 1}
 }

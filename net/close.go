@@ -36,7 +36,7 @@ func (l *loop) settle(c *Conn) {
 	}
 	if c.state&offerPending != 0 && c.state&(paused|closing|dead) == 0 {
 		c.state &^= offerPending
-		if len(c.kept) > 0 {
+		if c.state&hasKept != 0 {
 			l.offerKept(c)
 			l.mark(c) // for what the handler did
 		}
@@ -150,7 +150,7 @@ func (l *loop) close(c *Conn, cause error) {
 		c.cause = cause
 	}
 	c.state |= closing
-	c.kept = nil
+	c.keep(nil)
 	if c.out.head != nil && l.o.CloseTimeout > 0 {
 		l.lingering = append(l.lingering, lingerer{c, l.clock() + int64(l.o.CloseTimeout)})
 	}
@@ -166,14 +166,14 @@ func (l *loop) abort(c *Conn, cause error) {
 		c.cause = cause
 	}
 	c.state |= closing | dead
-	c.kept = nil
+	c.keep(nil)
 	l.mark(c)
 }
 
 // finish is the last step: nothing of c is in flight.
 func (l *loop) finish(c *Conn) {
 	c.state |= finished
-	c.kept = nil
+	c.keep(nil)
 	l.stats.Closed++
 	l.finishing = c
 	l.call(c, func() { l.h.OnClose(c, c.cause) })

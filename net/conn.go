@@ -14,22 +14,23 @@ import (
 // Conn is one connection. It belongs to its loop: its methods may be called only
 // from callbacks of that loop. After OnClose they do nothing and answer ErrClosed.
 type Conn struct {
-	l       *loop
-	context any
-	cause   error // why it is closing; the first cause stays
-
-	fd    int32
-	slot  uint32
-	gen   uint32
-	state state
-
+	// What every request needs, in one line of the cache: with a thousand busy
+	// connections each further line is a miss.
+	l         *loop
+	fd        int32
+	slot      uint32
+	gen       uint32
+	state     state
+	out       outQueue
+	held      int32 // receive buffers of the group that are leased on its account
 	cancels   uint8 // cancel entries in flight
 	bulkScore uint8 // how much it looks like bulk, see bulk.go
 	smallRuns uint8 // small direct receives in a row
-	held      int32 // receive buffers of the group that are leased on its account
 
-	kept []byte // received and not consumed
-	out  outQueue
+	// And what most do not.
+	context any
+	cause   error  // why it is closing; the first cause stays
+	kept    []byte // received and not consumed; hasKept says that there is some
 }
 
 // state is a set of facts about a connection.
@@ -62,6 +63,7 @@ const (
 	isStarved    // on the loop's list of those that wait for a receive buffer
 	isReady      // on the loop's list of those to receive from directly
 	isCapped     // on the loop's list of those over their share
+	hasKept      // bytes are kept
 	offerPending // kept bytes must be offered although nothing new came
 )
 
@@ -152,7 +154,7 @@ func (c *Conn) PauseRead() {
 func (c *Conn) ResumeRead() {
 	if c.state&paused != 0 {
 		c.state &^= paused
-		if len(c.kept) > 0 {
+		if c.state&hasKept != 0 {
 			c.state |= offerPending
 		}
 		c.l.mark(c)

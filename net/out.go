@@ -19,17 +19,15 @@ import (
 type outQueue struct {
 	head, tail *segment
 	bytes      int          // of all segments
-	message    ring.Message // the vector of the send in flight, if it has one
-	vectored   bool
+	message    ring.Message // the vector of the send in flight; zero if it has none
 }
 
 // segment is one piece of output. It owns its lease.
 type segment struct {
 	next   *segment
-	lease  bufring.Lease
-	b      []byte // what of it is still to be sent
-	copied bool   // the buffer is ours alone: a later Write may add to it
-	sealed bool   // part of a send in flight
+	lease  bufring.Lease // what of it is still to be sent
+	copied bool          // the buffer is ours alone: a later Write may add to it
+	sealed bool          // part of a send in flight
 }
 
 // eagerBytes is from how many waiting bytes on a connection's output is offered to
@@ -56,16 +54,14 @@ func (l *loop) write(c *Conn, b []byte) {
 		}
 	}
 	if t := c.out.tail; t != nil && t.copied && !t.sealed {
-		n := min(len(b), cap(t.b)-len(t.b))
-		t.b = append(t.b, b[:n]...)
+		var n int
+		t.lease, n = t.lease.Append(b)
 		c.out.bytes += n
 		b = b[n:]
 	}
 	for len(b) > 0 {
-		lease := l.copyBuffer(len(b))
-		buf := lease.Bytes()
-		n := copy(buf, b)
-		l.enqueue(c, lease, buf[:n], true)
+		lease, n := l.copyBuffer(len(b)).Slice(0, 0).Append(b)
+		l.enqueue(c, lease, true)
 		b = b[n:]
 	}
 	l.checkHigh(c)
@@ -81,7 +77,7 @@ func (l *loop) copyBuffer(n int) bufring.Lease {
 		}
 	}
 	l.stats.HeapBuffers++
-	return bufring.Wrap(make([]byte, n))
+	return bufring.Wrap(make([]byte, min(n, l.large.BufBytes())))
 }
 
 // send queues a lease, and owns it.
@@ -98,25 +94,25 @@ func (l *loop) send(c *Conn, lease bufring.Lease) {
 		l.put(lease)
 		return
 	}
-	l.enqueue(c, lease, lease.Bytes(), false)
+	l.enqueue(c, lease, false)
 	l.checkHigh(c)
 }
 
-func (l *loop) enqueue(c *Conn, lease bufring.Lease, b []byte, copied bool) {
+func (l *loop) enqueue(c *Conn, lease bufring.Lease, copied bool) {
 	s := l.freeSegments
 	if s == nil {
 		s = new(segment)
 	} else {
 		l.freeSegments = s.next
 	}
-	*s = segment{lease: lease, b: b, copied: copied}
+	*s = segment{lease: lease, copied: copied}
 	if c.out.tail == nil {
 		c.out.head = s
 	} else {
 		c.out.tail.next = s
 	}
 	c.out.tail = s
-	c.out.bytes += len(b)
+	c.out.bytes += lease.Len()
 }
 
 // dequeue takes the first segment off and gives its memory back.
@@ -126,7 +122,7 @@ func (l *loop) dequeue(c *Conn) {
 	if c.out.head == nil {
 		c.out.tail = nil
 	}
-	c.out.bytes -= len(s.b)
+	c.out.bytes -= s.lease.Len()
 	l.put(s.lease)
 	*s = segment{next: l.freeSegments}
 	l.freeSegments = s
@@ -152,12 +148,13 @@ func (l *loop) sent(c *Conn, n int) {
 	l.stats.BytesSent += uint64(n)
 	for n > 0 && c.out.head != nil {
 		s := c.out.head
-		if n < len(s.b) {
-			s.b = s.b[n:]
+		have := s.lease.Len()
+		if n < have {
+			s.lease = s.lease.Slice(n, have)
 			c.out.bytes -= n
 			return
 		}
-		n -= len(s.b)
+		n -= have
 		l.dequeue(c)
 	}
 }
@@ -169,7 +166,8 @@ func (l *loop) startSend(c *Conn) {
 	}
 	blocked := false
 	if c.state&bulk != 0 || c.out.bytes >= eagerBytes {
-		if blocked = l.sendDirect(c); c.out.head == nil || c.state&dead != 0 {
+		blocked = l.sendDirect(c)
+		if l.checkLow(c); c.out.head == nil || c.state&dead != 0 {
 			return
 		}
 	}
@@ -180,16 +178,16 @@ func (l *loop) startSend(c *Conn) {
 	}
 	s := c.out.head
 	if s.next == nil {
-		e.PrepareSend(int(c.fd), s.b, unix.MSG_WAITALL|unix.MSG_NOSIGNAL)
+		e.PrepareSend(int(c.fd), s.lease.Bytes(), unix.MSG_WAITALL|unix.MSG_NOSIGNAL)
 		s.sealed = true
-		l.queuedBytes += len(s.b)
+		l.queuedBytes += s.lease.Len()
 	} else {
 		m := l.message()
-		for ; s != nil && m.Append(s.b); s = s.next {
+		for ; s != nil && m.Append(s.lease.Bytes()); s = s.next {
 			s.sealed = true
-			l.queuedBytes += len(s.b)
+			l.queuedBytes += s.lease.Len()
 		}
-		c.out.message, c.out.vectored = m, true
+		c.out.message = m
 		e.PrepareSendmsg(int(c.fd), m, unix.MSG_WAITALL|unix.MSG_NOSIGNAL)
 	}
 	if blocked {
@@ -206,15 +204,15 @@ func (l *loop) startSend(c *Conn) {
 func (l *loop) sendDirect(c *Conn) (full bool) {
 	for c.out.head != nil {
 		s := c.out.head
-		want := len(s.b)
+		want := s.lease.Len()
 		var n int
 		var errno syscall.Errno
 		if s.next == nil {
-			n, errno = l.r.Send(int(c.fd), s.b)
+			n, errno = l.r.Send(int(c.fd), s.lease.Bytes())
 		} else {
 			m := l.message()
-			for want = 0; s != nil && m.Append(s.b); s = s.next {
-				want += len(s.b)
+			for want = 0; s != nil && m.Append(s.lease.Bytes()); s = s.next {
+				want += s.lease.Len()
 			}
 			n, errno = l.r.SendMessage(int(c.fd), m)
 			l.messages = append(l.messages, m)
@@ -269,9 +267,9 @@ func (l *loop) moreMessages() ring.Message {
 func (l *loop) onSend(c *Conn, cqe *ring.Completion) {
 	c.state &^= sendArmed
 	l.inFlight--
-	if c.out.vectored {
-		l.messages = append(l.messages, c.out.message)
-		c.out.vectored = false
+	if m := c.out.message; m != (ring.Message{}) {
+		l.messages = append(l.messages, m)
+		c.out.message = ring.Message{}
 	}
 	if cqe.Res >= 0 {
 		n := int(cqe.Res)

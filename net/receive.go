@@ -85,8 +85,8 @@ func (l *loop) onRecv(c *Conn, cqe *ring.Completion) {
 // ones. It owns the lease.
 func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 	l.stats.BytesReceived += uint64(lease.Len())
-	if len(c.kept) > 0 || c.state&paused != 0 {
-		c.kept = append(c.kept, lease.Bytes()...)
+	if c.state&(hasKept|paused) != 0 {
+		c.keep(append(c.kept, lease.Bytes()...))
 		l.put(lease)
 		if c.state&paused == 0 {
 			l.offerKept(c)
@@ -102,7 +102,7 @@ func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 	l.lentTo = nil
 	if uint(n) < uint(len(b)) {
 		if c.state&(closing|dead) == 0 {
-			c.kept = append(c.kept, b[n:]...)
+			c.keep(append([]byte(nil), b[n:]...))
 			l.checkKept(c)
 		}
 	} else if n != len(b) {
@@ -111,20 +111,31 @@ func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 	l.put(lease)
 }
 
+// keep sets what is kept of received bytes.
+func (c *Conn) keep(b []byte) {
+	if len(b) == 0 {
+		c.kept = nil
+		c.state &^= hasKept
+		return
+	}
+	c.kept = b
+	c.state |= hasKept
+}
+
 // offerKept offers everything that the handler has not consumed, in one piece.
 func (l *loop) offerKept(c *Conn) {
 	b := c.kept
 	l.lent, l.lentTo = bufring.Lease{}, c
 	n := l.onData(c, b)
 	if l.lentTo == nil {
-		return // detach has taken kept along
+		return // detach has taken what was kept
 	}
 	l.lentTo = nil
 	switch {
-	case n == len(b):
-		c.kept = nil
-	case uint(n) < uint(len(b)):
-		c.kept = b[n:]
+	case c.state&(closing|dead) != 0:
+		// Nobody will want the rest; close has dropped it.
+	case uint(n) <= uint(len(b)):
+		c.keep(b[n:])
 		l.checkKept(c)
 	default:
 		l.misconsumed(c, n, len(b))
@@ -158,7 +169,7 @@ func (l *loop) detach(c *Conn) (bufring.Lease, error) {
 	lease := l.lent
 	if !lease.Valid() {
 		lease = bufring.Wrap(c.kept)
-		c.kept = nil
+		c.keep(nil)
 		return lease, nil
 	}
 	l.group.Charge(lease, &c.held)
