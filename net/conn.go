@@ -26,6 +26,7 @@ type Conn struct {
 	cancels   uint8 // cancel entries in flight
 	bulkScore uint8 // how much it looks like bulk, see bulk.go
 	smallRuns uint8 // small direct receives in a row
+	epoch     uint8 // when it last received, see gatherer
 
 	// And what most do not.
 	context any

@@ -80,6 +80,7 @@ type loop struct {
 
 	freeSegments *segment
 	spin         spinner
+	gather       gatherer
 	stats        Stats
 	final        Stats // the last snapshot, after the loop has ended
 	err          error // why it ended, or what was left over

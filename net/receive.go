@@ -85,6 +85,7 @@ func (l *loop) onRecv(c *Conn, cqe *ring.Completion) {
 // ones. It owns the lease.
 func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 	l.stats.BytesReceived += uint64(lease.Len())
+	l.gather.note(c)
 	if c.state&(hasKept|paused) != 0 {
 		c.keep(append(c.kept, lease.Bytes()...))
 		l.put(lease)

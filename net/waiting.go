@@ -10,11 +10,13 @@ import (
 // spinner decides whether a loop looks for completions in shared memory before it
 // sleeps. Looking costs the time until something comes; sleeping costs two context
 // switches and the time to wake, some 10 to 40 µs. So looking pays while waits are
-// short, and only then: it starts after streak short waits in a row, and stops at
-// the first that was not.
+// short, and only then. credit counts for it: a short wait adds one, a long sleep
+// takes all, and a look in vain more than half. So it starts after spinStreak short
+// waits in a row, and stops at the first vain look when it has just begun, or at
+// the second when it has long paid.
 type spinner struct {
 	window time.Duration // how long to look; 0: never
-	short  int           // short waits in a row
+	credit int           // 0 to spinTrust
 
 	// Other goroutines may wait for this loop's processor. They are looked for
 	// once per busyEvery, not at each wait, since asking takes a microsecond.
@@ -25,6 +27,7 @@ type spinner struct {
 
 const (
 	spinStreak = 4
+	spinTrust  = 16
 	// sleepLatency is what a sleep adds to a wait: to be woken takes that long,
 	// and the peer, having slept as well, needs as much. A wait that took less
 	// than the window and this would have been short had we looked.
@@ -40,7 +43,7 @@ func newSpinner(window time.Duration) spinner {
 
 // worth reports whether to look before sleeping.
 func (s *spinner) worth(now int64) bool {
-	if s.short < spinStreak || s.window == 0 {
+	if s.credit < spinStreak || s.window == 0 {
 		return false
 	}
 	if now >= s.askAt {
@@ -52,18 +55,66 @@ func (s *spinner) worth(now int64) bool {
 }
 
 // found notes that something came while looking.
-func (s *spinner) found() { s.short = spinStreak }
+func (s *spinner) found() { s.credit = min(s.credit+1, spinTrust) }
 
 // missed notes that nothing came while looking.
-func (s *spinner) missed() { s.short = 0 }
+func (s *spinner) missed() { s.credit = max(0, s.credit/2-1) }
 
 // slept notes how long a sleep took.
 func (s *spinner) slept(d time.Duration) {
 	if d < s.window+sleepLatency {
-		s.short++
+		s.found()
 	} else {
-		s.short = 0
+		s.credit = 0
 	}
+}
+
+// gatherer decides whether a turn that finds little to do waits a moment for more.
+//
+// A batch is as large as what came while the one before was worked on. When many
+// connections are busy and the loop is just a little faster than its peers,
+// batches shrink to a few completions, and each has the whole price of an enter.
+// A pause of a few microseconds, which the loop has to spare, makes them large
+// again; next to the time that a request spends waiting for its turn among so
+// many it does not count. With few busy connections it would only be a delay, so
+// busy ones are counted.
+type gatherer struct {
+	epoch    uint8 // of counting, see Conn.epoch
+	count    int   // connections that have received in this epoch
+	busy     int   // in the last whole one
+	nextAt   int64 // when the next epoch begins
+	received int   // receives in the last batch
+}
+
+const (
+	gatherEpoch = time.Millisecond
+	gatherFrom  = 32 // busy connections
+	gatherBatch = 24 // receives; with more, an enter's price is spread thin
+	gatherPause = 6 * time.Microsecond
+)
+
+// note counts a receive of c.
+func (g *gatherer) note(c *Conn) {
+	g.received++
+	if c.epoch != g.epoch {
+		c.epoch = g.epoch
+		g.count++
+	}
+}
+
+// pause is how long this turn should wait for more.
+func (g *gatherer) pause(now int64) time.Duration {
+	if now >= g.nextAt {
+		g.nextAt = now + int64(gatherEpoch)
+		g.busy, g.count = g.count, 0
+		g.epoch++
+	}
+	few := g.received < gatherBatch
+	g.received = 0
+	if few && g.busy >= gatherFrom {
+		return gatherPause
+	}
+	return 0
 }
 
 // wait is the first step of a turn: hand over what was prepared, and have
@@ -71,6 +122,11 @@ func (s *spinner) slept(d time.Duration) {
 func (l *loop) wait() {
 	l.group.Refill()
 	l.reset()
+	start := l.clock()
+	if pause := l.gather.pause(start); pause > 0 && l.spin.window > 0 {
+		for end := start + int64(pause); start < end; start = l.clock() {
+		}
+	}
 	if l.r.Pending() > 0 || l.r.NeedsEnter() || l.pressing() {
 		l.entered(l.r.Poll())
 		if l.reap() || l.pressing() {
@@ -79,10 +135,11 @@ func (l *loop) wait() {
 	} else if l.reap() {
 		return
 	}
-	start := l.clock()
+	start = l.clock()
 	if l.spin.worth(start) {
 		if l.look(start) {
 			l.spin.found()
+			l.stats.SpinsFound++
 			if l.r.NeedsEnter() {
 				l.entered(l.r.Poll())
 			}
@@ -90,6 +147,7 @@ func (l *loop) wait() {
 			return
 		}
 		l.spin.missed()
+		l.stats.SpinsMissed++
 		l.sleep(l.clock(), false)
 	} else {
 		l.sleep(start, true)

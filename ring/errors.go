@@ -67,7 +67,7 @@ func setupError(err error) error {
 		e.Cause = "this kernel's io_uring knows too little"
 		e.Mend = "use Linux " + KernelFloor + " or later"
 	case errors.Is(err, unix.ENOMEM):
-		e.Cause = "there is no memory for the queues: the memory cgroup is full, or RLIMIT_MEMLOCK is too small (kernels before 5.12)"
+		e.Cause = "there is no memory for the queues: the memory cgroup is full, or RLIMIT_MEMLOCK is too small"
 		e.Mend = "use smaller queues, give the cgroup more memory, or raise 'ulimit -l'"
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		e.Cause = "no descriptor is free for the ring"

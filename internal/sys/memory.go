@@ -49,15 +49,17 @@ func DontNeed(mem []byte) error { return unix.Madvise(mem, unix.MADV_DONTNEED) }
 // b must stay where it is and reachable until the operation's last completion:
 // memory from [Map], or heap memory held by a runtime.Pinner. The bytes are made
 // to escape, since an array on a goroutine's stack moves when the stack grows.
-func Address(b []byte) uint64 {
-	p := unsafe.Pointer(unsafe.SliceData(b))
+func Address(b []byte) uint64 { return addressOf(unsafe.Pointer(unsafe.SliceData(b))) }
+
+// addressOf is Address for memory of any type.
+func addressOf(p unsafe.Pointer) uint64 {
 	if escapes {
 		escaped = p
 	}
 	return uint64(uintptr(p))
 }
 
-// escapes is never true, which the compiler cannot know: it makes Address's
+// escapes is never true, which the compiler cannot know: it makes addressOf's
 // argument escape to the heap without a store on the way.
 var (
 	escaped unsafe.Pointer

@@ -107,7 +107,7 @@ func (u *Uring) RegisterFilesSparse(n uint32) error {
 // UpdateFiles puts descriptors into the table from index first on; -1 empties a
 // place. Since Linux 5.5.
 func (u *Uring) UpdateFiles(first uint32, fds []int32) error {
-	up := rsrcUpdate{Offset: first, Data: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(fds))))}
+	up := rsrcUpdate{Offset: first, Data: addressOf(unsafe.Pointer(unsafe.SliceData(fds)))}
 	_, err := register(u.fd, IORING_REGISTER_FILES_UPDATE, unsafe.Pointer(&up), uintptr(len(fds)))
 	runtime.KeepAlive(&up)
 	runtime.KeepAlive(fds)

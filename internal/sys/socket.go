@@ -64,12 +64,12 @@ func SetLinger(fd, seconds int) error {
 // SO_REUSEPORT when shared is set, so that several loops can listen on one port.
 // An IPv6 listener on the unspecified address also takes IPv4 unless v6only is
 // set. The caller owns the descriptor.
-func ListenTCP(addr netip.AddrPort, backlog int, shared, v6only bool) (fd int, err error) {
+func ListenTCP(addr netip.AddrPort, backlog int, shared, v6only bool) (listener int, err error) {
 	family := unix.AF_INET6
 	if addr.Addr().Is4() {
 		family = unix.AF_INET
 	}
-	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
 		return -1, err
 	}
