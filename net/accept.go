@@ -120,6 +120,9 @@ func (l *loop) resumeAccept(now int64) {
 // open starts a connection on a descriptor, which it owns.
 func (l *loop) open(fd int32) {
 	c := &Conn{l: l, fd: fd}
+	// Now, since a connection that was reset no longer knows its peer, and that
+	// is when people want to read it. An error: it has been reset already.
+	c.remote, _ = l.r.PeerAddr(int(fd))
 	l.table.insert(c)
 	l.stats.Accepted++
 	l.call(c, func() { l.h.OnOpen(c) })

@@ -3,7 +3,6 @@
 package net
 
 import (
-	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -72,9 +71,6 @@ func (l *loop) read(c *Conn) {
 		}
 		l.armPoll(c)
 		l.receive(c)
-	}
-	if c.state&(closing|dead) != 0 {
-		l.mark(c)
 	}
 }
 
@@ -189,18 +185,6 @@ func (l *loop) release(c *Conn) {
 	if l.acceptPaused {
 		l.acceptAt = 0 // a descriptor is free
 	}
-}
-
-// address asks for one of c's addresses while it has any.
-func (l *loop) address(c *Conn, ask func(int) (netip.AddrPort, error)) netip.AddrPort {
-	if c.state&finished != 0 && l.finishing != c {
-		return netip.AddrPort{}
-	}
-	a, err := ask(int(c.fd))
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	return a
 }
 
 // lingerer is a closed connection whose output has until deadline. All have the

@@ -32,6 +32,7 @@ type Conn struct {
 	context any
 	cause   error  // why it is closing; the first cause stays
 	kept    []byte // received and not consumed; hasKept says that there is some
+	remote  netip.AddrPort
 }
 
 // state is a set of facts about a connection.
@@ -164,11 +165,20 @@ func (c *Conn) ResumeRead() {
 
 // LocalAddr is our address. It asks the kernel each time; the zero AddrPort after
 // OnClose.
-func (c *Conn) LocalAddr() netip.AddrPort { return c.l.address(c, c.l.r.LocalAddr) }
+func (c *Conn) LocalAddr() netip.AddrPort {
+	if c.state&finished != 0 && c.l.finishing != c {
+		return netip.AddrPort{}
+	}
+	addr, err := c.l.r.LocalAddr(int(c.fd))
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return addr
+}
 
-// RemoteAddr is the peer's address. It asks the kernel each time; the zero
-// AddrPort after OnClose, or when the peer has reset the connection.
-func (c *Conn) RemoteAddr() netip.AddrPort { return c.l.address(c, c.l.r.PeerAddr) }
+// RemoteAddr is the peer's address, also after the connection has ended. It is the
+// zero AddrPort if the peer had gone before we could ask.
+func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
 
 // Loop is the number of the loop that the connection lives on.
 func (c *Conn) Loop() int { return c.l.index }

@@ -337,5 +337,5 @@ func (l *loop) fail(c *Conn, op string, errno syscall.Errno) {
 		l.abort(c, c.cause)
 		return
 	}
-	l.abort(c, &OpError{Op: op, Addr: c.RemoteAddr(), Err: errno})
+	l.abort(c, &OpError{Op: op, Addr: c.remote, Err: errno})
 }

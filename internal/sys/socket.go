@@ -105,35 +105,25 @@ func ListenTCP(addr netip.AddrPort, backlog int, shared, v6only bool) (listener 
 }
 
 // LocalAddr is the address that a TCP socket is bound to.
-func LocalAddr(fd int) (netip.AddrPort, error) {
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	return addrPort(sa), nil
-}
+func LocalAddr(fd int) (netip.AddrPort, error) { return socketName(unix.SYS_GETSOCKNAME, fd) }
 
 // PeerAddr is the address that a TCP socket is connected to.
-func PeerAddr(fd int) (netip.AddrPort, error) {
-	sa, err := unix.Getpeername(fd)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	return addrPort(sa), nil
-}
+func PeerAddr(fd int) (netip.AddrPort, error) { return socketName(unix.SYS_GETPEERNAME, fd) }
 
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
-		a := netip.AddrFrom16(sa.Addr).Unmap()
-		if sa.ZoneId != 0 {
-			a = a.WithZone(zoneName(sa.ZoneId))
-		}
-		return netip.AddrPortFrom(a, uint16(sa.Port))
+// socketName asks for one of a socket's addresses. It allocates nothing, unlike
+// unix.Getpeername: every accepted connection is asked.
+func socketName(call uintptr, fd int) (netip.AddrPort, error) {
+	var name [SockaddrBytes]byte
+	n := uint32(len(name))
+	_, _, errno := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&name)), uintptr(unsafe.Pointer(&n)))
+	if errno != 0 {
+		return netip.AddrPort{}, errno
 	}
-	return netip.AddrPort{}
+	addr, ok := ParseSockaddr(name[:min(int(n), len(name))])
+	if !ok {
+		return netip.AddrPort{}, unix.EAFNOSUPPORT
+	}
+	return addr, nil
 }
 
 func boolint(b bool) int {
