@@ -27,8 +27,11 @@ func (l *loop) settle(c *Conn) {
 	if c.state&finished != 0 {
 		return
 	}
+	if c.state&(full|roomArmed|dead) == full {
+		l.armRoom(c) // there was no entry for it, or the poll has ended
+	}
 	l.startSend(c)
-	if c.state&(closing|dead|writeEnding) != 0 {
+	if c.state&(closing|dead|writeEnding|writeEnded) != 0 {
 		if l.end(c); c.state&finished != 0 {
 			return
 		}
@@ -39,6 +42,10 @@ func (l *loop) settle(c *Conn) {
 			l.offerKept(c)
 			l.mark(c) // for what the handler did
 		}
+	}
+	if c.state&(eofPending|paused|offerPending) == eofPending {
+		c.state &^= eofPending
+		l.onEOF(c)
 	}
 	l.read(c)
 }
@@ -81,8 +88,8 @@ func (l *loop) end(c *Conn) {
 			c.state = c.state&^writeEnding | writeEnded
 			_ = l.r.Shutdown(int(c.fd), unix.SHUT_WR) // ENOTCONN: the peer has gone, which a receive tells
 		}
-		if c.state&closing != 0 {
-			c.state |= dead
+		if c.state&closing != 0 || c.state&(writeEnded|sawEOF) == writeEnded|sawEOF {
+			c.state |= closing | dead // also when both directions have ended
 		}
 	}
 	if c.state&dead == 0 {
@@ -91,7 +98,7 @@ func (l *loop) end(c *Conn) {
 	l.dropOutput(c)
 	if c.state&inFlight != 0 {
 		if c.state&shut == 0 {
-			// Completes an armed receive with 0 and a waiting send with EPIPE.
+			// Completes an armed receive with 0.
 			c.state |= shut
 			errno := l.r.Shutdown(int(c.fd), unix.SHUT_RDWR)
 			if c.state&recvArmed != 0 && errno != 0 {
@@ -100,6 +107,9 @@ func (l *loop) end(c *Conn) {
 		}
 		if c.state&pollArmed != 0 {
 			l.cancel(c, kindPoll) // a multishot poll outlives a hang-up
+		}
+		if c.state&roomArmed != 0 {
+			l.cancel(c, kindRoom)
 		}
 		return
 	}
@@ -110,7 +120,11 @@ func (l *loop) end(c *Conn) {
 
 // cancel ends an armed receive or poll; it is over with its own last completion.
 func (l *loop) cancel(c *Conn, k kind) {
-	if c.state&cancelling != 0 {
+	busy := cancelling
+	if k == kindRoom {
+		busy = leaving
+	}
+	if c.state&busy != 0 {
 		return
 	}
 	e := l.entry()
@@ -120,7 +134,7 @@ func (l *loop) cancel(c *Conn, k kind) {
 	}
 	e.PrepareCancel(userData(k, c.gen, c.slot))
 	e.SetUserData(userData(kindCancel, c.gen, c.slot))
-	c.state |= cancelling
+	c.state |= busy
 	c.cancels++
 	l.inFlight++
 }
@@ -132,7 +146,7 @@ func (l *loop) onCancel(c *Conn, cqe *ring.Completion) {
 	c.cancels--
 	l.inFlight--
 	if cqe.Res < 0 {
-		c.state &^= cancelling
+		c.state &^= cancelling | leaving
 	}
 	l.settle(c)
 }

@@ -43,6 +43,7 @@ const (
 	recvArmed state = 1 << iota
 	pollArmed
 	sendArmed
+	roomArmed
 
 	// What the peer or the handler asked for.
 	sawEOF       // the peer has ended its direction
@@ -58,7 +59,10 @@ const (
 	wantSmall    // the other way round
 	readable     // bulk: bytes may wait in the socket
 	hungUp       // bulk: poll saw the end of the stream
+	full         // the socket takes nothing more until the room poll says so
+	eofPending   // the peer has ended its direction behind bytes that are withheld
 	cancelling   // its receive or poll is being cancelled
+	leaving      // its room poll is being cancelled
 	shut         // shutdown(2) of both directions is done
 	finished     // OnClose is being called or has been
 	isDirty      // on the loop's list of connections to settle
@@ -70,7 +74,7 @@ const (
 )
 
 const (
-	inFlight  = recvArmed | pollArmed | sendArmed
+	inFlight  = recvArmed | pollArmed | sendArmed | roomArmed
 	noReading = sawEOF | closing | dead | paused | overHigh | overShare
 )
 
@@ -152,11 +156,13 @@ func (c *Conn) PauseRead() {
 	c.l.mark(c)
 }
 
-// ResumeRead undoes PauseRead.
+// ResumeRead undoes PauseRead. Bytes that were left unconsumed or came meanwhile
+// are offered again, without waiting for more; called within OnData, those that
+// OnData is looking at are not.
 func (c *Conn) ResumeRead() {
 	if c.state&paused != 0 {
 		c.state &^= paused
-		if c.state&hasKept != 0 {
+		if c.state&hasKept != 0 && c.l.offering != c {
 			c.state |= offerPending
 		}
 		c.l.mark(c)

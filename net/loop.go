@@ -56,6 +56,7 @@ type loop struct {
 	lentTo *Conn
 
 	calling   *Conn // whose handler is running
+	offering  *Conn // in OnData
 	finishing *Conn // in OnClose
 
 	dirty      []*Conn // to settle after the callback that changed them
@@ -292,7 +293,7 @@ func (l *loop) dispatchSome() {
 func (l *loop) complete(cqe *ring.Completion) {
 	k, gen, slot := splitUserData(cqe.UserData)
 	switch k {
-	case kindRecv, kindSend, kindPoll, kindCancel:
+	case kindRecv, kindSend, kindPoll, kindRoom, kindCancel:
 		c := l.table.find(gen, slot)
 		if c == nil {
 			l.stale(cqe)
@@ -305,6 +306,8 @@ func (l *loop) complete(cqe *ring.Completion) {
 			l.onSend(c, cqe)
 		case kindPoll:
 			l.onPoll(c, cqe)
+		case kindRoom:
+			l.onRoom(c, cqe)
 		case kindCancel:
 			l.onCancel(c, cqe)
 		}
@@ -360,7 +363,7 @@ func (l *loop) contain() {
 	if v == nil {
 		return // runtime.Goexit, which nothing can stop
 	}
-	l.calling = nil
+	l.calling, l.offering = nil, nil
 	l.stats.Panics++
 	cause := &PanicError{Value: v, Stack: debug.Stack()}
 	l.o.Logger.Error("ringnet: handler panicked", "loop", l.index, "panic", v, "stack", string(cause.Stack))

@@ -41,7 +41,7 @@ func (l *loop) write(c *Conn, b []byte) {
 	l.mark(c)
 	// A large piece with nothing before it goes straight from the caller's
 	// memory; only what the kernel did not take is copied.
-	if len(b) >= eagerBytes && c.out.head == nil && c.state&sendArmed == 0 {
+	if len(b) >= eagerBytes && c.out.head == nil && c.state&(sendArmed|full) == 0 {
 		n, errno := l.r.Send(int(c.fd), b)
 		if errno == 0 {
 			l.stats.DirectSends++
@@ -87,9 +87,9 @@ func (l *loop) send(c *Conn, lease bufring.Lease) {
 		return
 	}
 	l.mark(c)
-	if c.state&sendArmed != 0 && l.group.Owns(lease) && l.group.Available() < l.group.Count()/2 {
-		// It has to wait behind a send in flight, for as long as the peer likes,
-		// while receive buffers run low: others must not wait with it.
+	if c.state&(sendArmed|full) != 0 && l.group.Owns(lease) && l.group.Available() < l.group.Count()/2 {
+		// It has to wait, for as long as the peer likes, while receive buffers run
+		// low: others must not wait with it.
 		l.write(c, lease.Bytes())
 		l.put(lease)
 		return
@@ -159,17 +159,24 @@ func (l *loop) sent(c *Conn, n int) {
 	}
 }
 
+// sendFlags are those of every send. Not MSG_WAITALL, and MSG_DONTWAIT: a send
+// completes where it is submitted, whole, short or with EAGAIN, and never waits in
+// the kernel. For a send that waits there is polled for with POLLRDHUP always in
+// the mask (IO_POLL_UNMASK in io_uring/poll.c), so once the peer has ended its
+// direction it is found ready again and again, tried 128 times (APOLL_MAX_RETRY),
+// and then blocks one of the ring's kernel worker threads, and other sends behind
+// it. What does not go out waits for room here instead.
+const sendFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+
 // startSend puts what waits on the wire, if nothing is in flight.
 func (l *loop) startSend(c *Conn) {
-	if c.out.head == nil || c.state&(sendArmed|dead) != 0 {
+	if c.out.head == nil || c.state&(sendArmed|full|dead) != 0 {
 		return
 	}
-	blocked := false
-	if c.state&bulk != 0 || c.out.bytes >= eagerBytes {
-		blocked = l.sendDirect(c)
-		if l.checkLow(c); c.out.head == nil || c.state&dead != 0 {
-			return
-		}
+	if c.state&(bulk|roomArmed) != 0 || c.out.bytes >= eagerBytes {
+		l.sendDirect(c)
+		l.checkLow(c)
+		return
 	}
 	e := l.entry()
 	if e == nil {
@@ -178,7 +185,7 @@ func (l *loop) startSend(c *Conn) {
 	}
 	s := c.out.head
 	if s.next == nil {
-		e.PrepareSend(int(c.fd), s.lease.Bytes(), unix.MSG_WAITALL|unix.MSG_NOSIGNAL)
+		e.PrepareSend(int(c.fd), s.lease.Bytes(), sendFlags)
 		s.sealed = true
 		l.queuedBytes += s.lease.Len()
 	} else {
@@ -188,10 +195,7 @@ func (l *loop) startSend(c *Conn) {
 			l.queuedBytes += s.lease.Len()
 		}
 		c.out.message = m
-		e.PrepareSendmsg(int(c.fd), m, unix.MSG_WAITALL|unix.MSG_NOSIGNAL)
-	}
-	if blocked {
-		e.PollFirst() // the socket was full a moment ago
+		e.PrepareSendmsg(int(c.fd), m, sendFlags)
 	}
 	e.SetUserData(userData(kindSend, c.gen, c.slot))
 	c.state |= sendArmed
@@ -199,9 +203,45 @@ func (l *loop) startSend(c *Conn) {
 	l.queuedSends++
 }
 
-// sendDirect sends what the kernel takes at once, and reports that the socket's
-// buffer is full.
-func (l *loop) sendDirect(c *Conn) (full bool) {
+// awaitRoom has the room poll tell when the socket takes something again. It is
+// armed when a connection is first in want of it and then stays, edge-triggered.
+func (l *loop) awaitRoom(c *Conn) {
+	c.state |= full
+	l.armRoom(c)
+}
+
+func (l *loop) armRoom(c *Conn) {
+	if c.state&roomArmed != 0 {
+		return
+	}
+	e := l.entry()
+	if e == nil {
+		l.later(c)
+		return
+	}
+	// Multishot also where that is masked: a single poll would complete at once,
+	// and for ever, after the peer has ended its direction.
+	e.PreparePollMultishot(int(c.fd), unix.POLLOUT)
+	e.SetUserData(userData(kindRoom, c.gen, c.slot))
+	c.state |= roomArmed
+	l.inFlight++
+	l.stats.Arms++
+}
+
+// onRoom takes a completion of the room poll.
+func (l *loop) onRoom(c *Conn, cqe *ring.Completion) {
+	if !cqe.More() {
+		c.state &^= roomArmed | leaving
+		l.inFlight--
+	}
+	if cqe.Res < 0 || cqe.Res&(unix.POLLOUT|unix.POLLERR|unix.POLLHUP) != 0 {
+		c.state &^= full // a failed poll is answered by trying again
+	}
+	l.settle(c)
+}
+
+// sendDirect sends what the kernel takes at once, and waits for room for the rest.
+func (l *loop) sendDirect(c *Conn) {
 	for c.out.head != nil {
 		s := c.out.head
 		want := s.lease.Len()
@@ -220,19 +260,20 @@ func (l *loop) sendDirect(c *Conn) (full bool) {
 		switch errno {
 		case 0:
 			l.stats.DirectSends++
-			l.sent(c, n)
-			if n < want {
-				return true
+			if l.sent(c, n); n < want {
+				l.stats.ShortSends++
+				l.awaitRoom(c)
+				return
 			}
 		case unix.EINTR:
 		case unix.EAGAIN:
-			return true
+			l.awaitRoom(c)
+			return
 		default:
 			l.fail(c, "write", errno)
-			return false
+			return
 		}
 	}
-	return false
 }
 
 // message takes a vector from the loop's supply.
@@ -271,30 +312,26 @@ func (l *loop) onSend(c *Conn, cqe *ring.Completion) {
 		l.messages = append(l.messages, m)
 		c.out.message = ring.Message{}
 	}
-	if cqe.Res >= 0 {
-		n := int(cqe.Res)
-		l.sent(c, n)
-		if s := c.out.head; s != nil && s.sealed {
-			// Short in spite of MSG_WAITALL: a signal, or the vector was longer.
-			l.stats.ShortSends++
-			for ; s != nil && s.sealed; s = s.next {
-				s.sealed = false
-			}
+	if cqe.Res > 0 {
+		l.sent(c, int(cqe.Res))
+	}
+	if s := c.out.head; s != nil && s.sealed {
+		// It was not all sent.
+		for ; s != nil && s.sealed; s = s.next {
+			s.sealed = false
 		}
-		l.checkLow(c)
-	} else if c.state&dead == 0 {
-		switch errno := syscall.Errno(-cqe.Res); errno {
-		case unix.EINTR, unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
-			// Nothing was sent; try again with the next turn.
-			for s := c.out.head; s != nil && s.sealed; s = s.next {
-				s.sealed = false
-			}
+		switch errno := syscall.Errno(max(0, -cqe.Res)); {
+		case c.state&dead != 0:
+		case errno == 0 || errno == unix.EAGAIN:
+			l.stats.ShortSends++
+			l.awaitRoom(c)
+		case errno == unix.EINTR || errno == unix.ENOBUFS || errno == unix.ENOMEM:
 			l.later(c)
-			return
 		default:
 			l.fail(c, "write", errno)
 		}
 	}
+	l.checkLow(c)
 	if c.out.head != nil || c.state&(noReading|writeEnding) != 0 {
 		l.settle(c)
 	}
@@ -320,8 +357,8 @@ func (l *loop) checkLow(c *Conn) {
 	}
 }
 
-// dropOutput gives back what will not be sent. The kernel still reads what is in
-// flight; that goes with the send's completion.
+// dropOutput gives back what will not be sent. While a send is in flight the
+// kernel may read from it.
 func (l *loop) dropOutput(c *Conn) {
 	if c.state&sendArmed != 0 {
 		return
@@ -333,9 +370,5 @@ func (l *loop) dropOutput(c *Conn) {
 
 // fail ends a connection because of an errno.
 func (l *loop) fail(c *Conn, op string, errno syscall.Errno) {
-	if errno == unix.ECANCELED && c.cause != nil {
-		l.abort(c, c.cause)
-		return
-	}
 	l.abort(c, &OpError{Op: op, Addr: c.remote, Err: errno})
 }

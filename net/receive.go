@@ -145,9 +145,9 @@ func (l *loop) offerKept(c *Conn) {
 
 // onData calls the handler. A panic leaves through dispatch, see contain.
 func (l *loop) onData(c *Conn, b []byte) int {
-	l.calling = c
+	l.calling, l.offering = c, c
 	n := l.h.OnData(c, b)
-	l.calling = nil
+	l.calling, l.offering = nil, nil
 	return n
 }
 
@@ -187,6 +187,11 @@ func (l *loop) detach(c *Conn) (bufring.Lease, error) {
 func (l *loop) onEOF(c *Conn) {
 	if c.state&(sawEOF|closing|dead) != 0 {
 		return // or we have, and this is how the receive ends
+	}
+	if c.state&paused != 0 {
+		// Bytes may be withheld, and the end comes after them.
+		c.state |= eofPending
+		return
 	}
 	c.state |= sawEOF
 	if l.h.eof == nil {
@@ -242,6 +247,10 @@ func (l *loop) uncap() {
 	if len(l.capped) == 0 {
 		return
 	}
+	// The buffers may be with other goroutines: have the next one to come back
+	// wake us.
+	l.group.Await()
+	l.group.Reclaim()
 	kept := l.capped[:0]
 	for _, c := range l.capped {
 		if c.state&finished != 0 {

@@ -10,6 +10,7 @@ const (
 	kindRecv        // receive into the group
 	kindPoll        // readiness of a connection that receives directly
 	kindSend
+	kindRoom // room in the socket for what waits to be sent
 	kindCancel
 	kindWake
 	kindCancelAccept
