@@ -163,8 +163,8 @@ func (l *loop) receiveReady() {
 	l.readyList = l.readySpare[:0]
 	for _, c := range batch {
 		c.state &^= isReady
-		l.settle(c)
 	}
+	l.settleEach(batch)
 	clear(batch)
 	l.readySpare = batch[:0]
 }

@@ -377,6 +377,9 @@ func (l *loop) contain() {
 		l.release(f)
 		return
 	}
+	if c.state&dead == 0 {
+		c.cause = cause // also if the peer's end came first: the panic is the news
+	}
 	l.abort(c, cause)
 }
 
@@ -412,30 +415,27 @@ func (l *loop) later(c *Conn) {
 // runPosted is the third step of a turn: what other goroutines want, and what had
 // to wait for room.
 func (l *loop) runPosted() {
-	l.guard(func() {
-		l.mail.run(func(f func()) { f() })
-		if len(l.retry) > 0 {
-			batch := l.retry
-			l.retry = nil
-			for _, c := range batch {
-				l.settle(c)
-			}
+	l.mail.run(l.guard)
+	if len(l.retry) > 0 {
+		batch := l.retry
+		l.retry = nil
+		l.settleEach(batch)
+	}
+	if l.armLater {
+		l.armLater = false
+		if l.deaf {
+			l.rearmWaker()
 		}
-		if l.armLater {
-			l.armLater = false
-			if l.deaf {
-				l.rearmWaker()
-			}
-			if l.draining {
-				l.stopAccepting()
-			} else {
-				l.armAccept()
-			}
+		if l.draining {
+			l.stopAccepting()
+		} else {
+			l.armAccept()
 		}
-		l.receiveReady()
-		l.uncap()
-		l.feed()
-	})
+	}
+	l.receiveReady()
+	l.uncap()
+	l.feed()
+	l.guard(func() {}) // settles what the steps above have marked
 }
 
 // expire is the fourth step: what is due.
@@ -449,6 +449,14 @@ func (l *loop) expire() {
 	}
 	if l.draining && l.table.used == 0 {
 		l.stop()
+	}
+}
+
+// settleEach settles connections one by one, so that a handler's panic about one
+// of them leaves none of the others out.
+func (l *loop) settleEach(batch []*Conn) {
+	for _, c := range batch {
+		l.guard(func() { l.settle(c) })
 	}
 }
 

@@ -230,12 +230,12 @@ func (l *loop) feed() {
 		}
 	}
 	n := min(len(l.starved), max(1, l.group.Available()))
-	batch := l.starved[:n]
+	batch := append([]*Conn(nil), l.starved[:n]...)
+	l.starved = append(l.starved[:0], l.starved[n:]...)
 	for _, c := range batch {
 		c.state &^= isStarved
-		l.settle(c)
 	}
-	l.starved = append(l.starved[:0], l.starved[n:]...)
+	l.settleEach(batch)
 }
 
 // enough is how many buffers must be available before parked connections go on: a
