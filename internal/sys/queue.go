@@ -74,6 +74,9 @@ func (q *Queues) Publish() {
 	}
 }
 
+// Tail is the position of the next entry, modulo 2^32.
+func (q *Queues) Tail() uint32 { return q.tail }
+
 // Unconsumed is the number of entries that the consumer has not taken yet. It is
 // computed anew from the queue each time, so a short submit loses nothing.
 func (q *Queues) Unconsumed() uint32 { return q.tail - atomic.LoadUint32(q.sqHead) }

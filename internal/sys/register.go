@@ -4,6 +4,7 @@ package sys
 
 import (
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -26,12 +27,24 @@ func (u *Uring) Enable() error {
 	return err
 }
 
+// ringPlaces is how many rings a thread can have registered (IO_RINGFD_REG_MAX).
+const ringPlaces = 16
+
+// places gives each ring a place of its own in its thread's table while it can,
+// so that an Enter from a foreign thread finds an empty place (EBADF) and not
+// that thread's own ring, which it would enter without a word.
+var places atomic.Uint32
+
 // RegisterRingFd registers the ring's descriptor with the calling thread, which
 // spares each later Enter from this thread a look-up and a reference count.
 // Since Linux 5.18.
 func (u *Uring) RegisterRingFd() error {
-	up := rsrcUpdate{Offset: 1<<32 - 1, Data: uint64(u.fd)} // any free index
+	up := rsrcUpdate{Offset: places.Add(1) % ringPlaces, Data: uint64(u.fd)}
 	_, err := register(u.fd, IORING_REGISTER_RING_FDS, unsafe.Pointer(&up), 1)
+	if err != nil {
+		up.Offset = 1<<32 - 1 // any free place
+		_, err = register(u.fd, IORING_REGISTER_RING_FDS, unsafe.Pointer(&up), 1)
+	}
 	runtime.KeepAlive(&up)
 	if err != nil {
 		return err

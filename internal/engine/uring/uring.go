@@ -32,6 +32,9 @@ type Engine struct {
 	u    *sys.Uring
 	opts Options
 
+	thread int    // the one that called Enable, 0: none yet
+	handed uint32 // entries handed to the polling kernel thread, see polled
+
 	// RingFdError says why the ring's descriptor could not be registered with
 	// its thread; entering then costs a reference count more.
 	RingFdError error
@@ -108,6 +111,7 @@ func (e *Engine) Enable() error {
 	if !e.opts.NoRegisteredFd {
 		e.RingFdError = e.u.RegisterRingFd()
 	}
+	e.thread = unix.Gettid()
 	// Nothing here should ever reach a kernel worker thread; if something does,
 	// it must not become hundreds (uring.md 1.3, io-wq limits). Since 5.15.
 	_ = e.u.LimitWorkers(2, 2)
@@ -130,7 +134,11 @@ func (e *Engine) Submit(n uint32) (int, syscall.Errno) {
 // Poll implements engine.Engine.
 func (e *Engine) Poll(n uint32) (int, syscall.Errno) {
 	if e.opts.SQPoll > 0 {
-		return e.polled(n)
+		took, errno := e.polled(n)
+		if errno == 0 && e.u.Overflowed() {
+			_, errno = e.u.Poll(0)
+		}
+		return took, errno
 	}
 	return e.u.Poll(n)
 }
@@ -138,20 +146,27 @@ func (e *Engine) Poll(n uint32) (int, syscall.Errno) {
 // polled hands entries to the kernel's polling thread, which takes them by
 // itself once the tail is published; only a sleeping one needs a call.
 func (e *Engine) polled(n uint32) (int, syscall.Errno) {
+	if e.thread == 0 {
+		return 0, unix.EBADFD
+	}
 	if e.u.NeedsWakeup() {
 		if errno := e.u.Wakeup(); errno != 0 {
 			return 0, errno
 		}
 	}
-	return int(n), 0
+	took := e.u.Tail() - e.handed
+	e.handed += took
+	return int(took), 0
 }
 
 // Wait implements engine.Engine.
 func (e *Engine) Wait(n, min uint32, timeout time.Duration) (int, syscall.Errno) {
 	if e.opts.SQPoll > 0 {
-		if _, errno := e.polled(n); errno != 0 {
+		took, errno := e.polled(n)
+		if errno != 0 {
 			return 0, errno
 		}
+		n = uint32(took) // what the kernel returns, too
 	}
 	return e.u.Wait(n, min, timeout)
 }
@@ -176,7 +191,10 @@ func (e *Engine) Close() error {
 		return nil
 	}
 	e.wake.closed = true
-	_ = e.u.UnregisterRingFd() // fails on a foreign thread, whose table it is not in
+	// On a foreign thread the same index is another ring, or nothing.
+	if unix.Gettid() == e.thread {
+		_ = e.u.UnregisterRingFd()
+	}
 	return e.u.Close()
 }
 
