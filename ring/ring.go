@@ -262,6 +262,9 @@ func (r *Ring) result(n int, errno syscall.Errno) error {
 		return ErrBusy
 	case unix.EEXIST:
 		return fmt.Errorf("enter ring: %w: it was enabled on another thread; lock the goroutine to its thread (runtime.LockOSThread) before Enable", errno)
+	case unix.EBADF, unix.EINVAL:
+		// A registered ring is looked up in a table of the calling thread.
+		return fmt.Errorf("enter ring: %w: it is closed, or it was enabled on another thread; lock the goroutine to its thread (runtime.LockOSThread) before Enable", errno)
 	case unix.EBADFD:
 		return fmt.Errorf("enter ring: %w: call Enable first", errno)
 	case unix.EBADR:

@@ -20,9 +20,10 @@ type Waker struct {
 	r        *Ring
 	userData uint64
 
-	mu     sync.Mutex // orders Wake against Close; never on the ring's hot path
-	fd     int        // eventfd, -1 with MSG_RING
-	closed bool
+	mu      sync.Mutex // orders Wake against Close; never on the ring's hot path
+	fd      int        // eventfd, -1 with MSG_RING
+	counter []byte     // what a single read of the eventfd goes to, if polls are single
+	closed  bool
 }
 
 // NewWaker makes a waker. On any goroutine.
@@ -36,6 +37,16 @@ func NewWaker(r *Ring, userData uint64) (*Waker, error) {
 		return nil, fmt.Errorf("make eventfd to wake a ring: %w", err)
 	}
 	w.fd = fd
+	if !r.Have(PollMultishot) {
+		// The kernel lets a read wait only where the descriptor would block.
+		if err = unix.SetNonblock(fd, false); err == nil {
+			w.counter, err = sys.Map(8)
+		}
+		if err != nil {
+			_ = unix.Close(fd)
+			return nil, err
+		}
+	}
 	return w, nil
 }
 
@@ -56,10 +67,10 @@ func (w *Waker) Arm() bool {
 	if w.r.Have(PollMultishot) {
 		e.PreparePollMultishot(w.fd, unix.POLLIN)
 	} else {
-		// The counter is never read while the poll is edge-triggered; a single
-		// poll looks at the level, so it must be back at zero first.
-		sys.DrainEventFd(w.fd)
-		e.PreparePoll(w.fd, unix.POLLIN)
+		// A single poll looks at the level, and draining the counter first would
+		// swallow a Wake that came since the last completion. A read takes the
+		// counter and completes in one step.
+		e.PrepareRead(w.fd, w.counter, -1)
 	}
 	e.SetUserData(w.userData)
 	return true
@@ -90,6 +101,7 @@ func (w *Waker) Close() error {
 	}
 	w.closed = true
 	if w.fd >= 0 {
+		_ = sys.Unmap(w.counter)
 		return unix.Close(w.fd)
 	}
 	return nil
