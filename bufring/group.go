@@ -111,6 +111,9 @@ func (g *Group) adopt(p *Pool) {
 // armed on it and every lease must be back.
 func (g *Group) Close() error {
 	g.Reclaim()
+	if g.mem == nil {
+		return nil
+	}
 	if leased := g.Leased(); leased != 0 {
 		return fmt.Errorf("bufring: close group %d: %d of %d buffers are still leased", g.id, leased, g.Count())
 	}
@@ -145,9 +148,13 @@ func (g *Group) Available() int { return g.published + len(g.free) }
 // was filled with n bytes. Every completion with a buffer must be taken exactly
 // once, also when nobody wants its bytes.
 func (g *Group) Take(id uint16, n int) Lease {
-	if int(id) >= len(g.bufs) || g.bufs[id].gen&1 != 0 {
+	if int(id) >= len(g.bufs) || g.bufs[id].next != withKernel {
 		panic(fmt.Sprintf("bufring: group %d: the kernel filled buffer %d, which it does not hold", g.id, id))
 	}
+	if n < 0 || n > g.bufBytes {
+		panic(fmt.Sprintf("bufring: group %d: the kernel filled buffer %d with %d bytes, it has %d", g.id, id, n, g.bufBytes))
+	}
+	g.bufs[id].next = 0
 	g.published--
 	g.taken++
 	return g.lease(uint32(id), n)
@@ -186,6 +193,7 @@ func (g *Group) Refill() {
 		top := len(g.free) - 1
 		id := g.free[top]
 		g.free = g.free[:top]
+		g.bufs[id].next = withKernel
 		g.ring.Add(g.buffer(id), uint16(id))
 	}
 	g.published += n

@@ -59,8 +59,11 @@ type Pool struct {
 type account struct {
 	charged *int32 // who pays for it, see Charge
 	gen     uint32 // odd while it is leased, see Lease
-	next    uint32 // in the stack of returned ones
+	next    uint32 // in the stack of returned ones, or withKernel
 }
+
+// withKernel stands in account.next of a buffer that a group has published.
+const withKernel = 1<<32 - 1
 
 // NewPool maps the memory of a pool. On any goroutine.
 func NewPool(o PoolOptions) (*Pool, error) {
@@ -282,6 +285,9 @@ func (l Lease) Release() {
 // Wrap leases b, memory of the Go heap, which is pinned until the lease is
 // released. For the rare bytes that live in no pool. At most 1 GiB.
 func Wrap(b []byte) Lease {
+	if len(b) > 1<<30 {
+		panic(fmt.Sprintf("bufring: wrap %d bytes: a lease holds at most 1073741824", len(b)))
+	}
 	p := &Pool{bufBytes: len(b), mem: b, bufs: []account{{gen: 1}}}
 	w := &wrapped{p: p}
 	if len(b) > 0 {
