@@ -25,6 +25,9 @@ type listener struct {
 const (
 	acceptPauseMin = 5 * time.Millisecond
 	acceptPauseMax = time.Second
+	// A shortage comes and goes with each connection that ends; it is told of
+	// once, and again if it lasts or comes back after so long.
+	acceptComplainEvery = time.Minute
 )
 
 // armAccept posts an accept for every listener that has none.
@@ -61,23 +64,25 @@ func (l *loop) onAccept(i uint32, cqe *ring.Completion) {
 		ln.armed, ln.cancelling = false, false
 		l.inFlight--
 	}
-	if cqe.Res >= 0 {
-		l.acceptPause = 0
-		l.acceptComplained = false
-		if l.draining {
-			_ = l.r.CloseFd(int(cqe.Res))
-		} else {
-			l.open(cqe.Res)
-		}
-	} else {
+	if cqe.Res < 0 {
 		l.acceptFailed(ln, syscall.Errno(-cqe.Res))
+	} else {
+		l.acceptPause = 0
 	}
+	// Before the handler hears of the connection, since it may panic.
 	if !cqe.More() {
 		if l.draining {
 			l.closeListener(ln)
 		} else {
 			l.armAccept()
 		}
+	}
+	switch {
+	case cqe.Res < 0:
+	case l.draining:
+		_ = l.r.CloseFd(int(cqe.Res))
+	default:
+		l.open(cqe.Res)
 	}
 }
 
@@ -97,9 +102,10 @@ func (l *loop) acceptFailed(ln *listener, errno syscall.Errno) {
 	// outage.
 	l.stats.AcceptErrors++
 	l.acceptPause = min(max(2*l.acceptPause, acceptPauseMin), acceptPauseMax)
-	l.acceptPaused, l.acceptAt = true, l.clock()+int64(l.acceptPause)
-	if !l.acceptComplained {
-		l.acceptComplained = true
+	now := l.clock()
+	l.acceptPaused, l.acceptAt = true, now+int64(l.acceptPause)
+	if now >= l.acceptComplainAt {
+		l.acceptComplainAt = now + int64(acceptComplainEvery)
 		mend := "the connections wait in the backlog; accepting goes on when the shortage is over"
 		if errno == unix.EMFILE {
 			mend = "raise the limit of open files ('ulimit -n' or LimitNOFILE=); the connections wait in the backlog meanwhile"

@@ -3,6 +3,7 @@
 package net
 
 import (
+	"io"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -185,6 +186,9 @@ func (l *loop) finish(c *Conn) {
 	c.state |= finished
 	c.keep(nil)
 	l.stats.Closed++
+	if c.cause == nil && c.state&sawEOF != 0 {
+		c.cause = io.EOF // the peer was first to end, and nothing else went wrong
+	}
 	l.finishing = c
 	l.call(c, func() { l.h.OnClose(c, c.cause) })
 	l.release(c)

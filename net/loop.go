@@ -69,8 +69,8 @@ type loop struct {
 	lingering   []lingerer
 	lingerCheck int
 
-	acceptPaused     bool // because of a shortage, until acceptAt
-	acceptComplained bool
+	acceptPaused     bool  // because of a shortage, until acceptAt
+	acceptComplainAt int64 // when a shortage may be told of again
 	acceptAt         int64
 	acceptPause      time.Duration
 	armLater         bool // accepts, their cancels or the waker found the queue full

@@ -49,7 +49,7 @@ type Options struct {
 	// HighWater and LowWater steer a connection by its output that is not sent
 	// yet, in bytes: above HighWater nothing more is read from it, down at
 	// LowWater reading goes on and OnWritable is called. Defaults 256 KiB and 64
-	// KiB.
+	// KiB, or a quarter of a smaller HighWater.
 	HighWater, LowWater int
 
 	// MaxBuffered is the most output that may wait on one connection, in bytes;
@@ -58,7 +58,8 @@ type Options struct {
 	MaxBuffered int
 
 	// MaxUnconsumed is the most received bytes that a handler may leave
-	// unconsumed on one connection; more closes it (ErrUnconsumed). Default 1 MiB.
+	// unconsumed on one connection; more closes it (ErrUnconsumed). Default 1 MiB,
+	// at most 512 MiB.
 	MaxUnconsumed int
 
 	// CloseTimeout is how long a closed connection may take to send what is left.
@@ -82,6 +83,10 @@ type Options struct {
 
 // check fills the defaults in and refuses what is out of range.
 func (o Options) check() (Options, error) {
+	low := 64 << 10
+	if o.HighWater > 0 {
+		low = min(low, max(1, o.HighWater/4))
+	}
 	defaults := []struct {
 		name     string
 		value    *int
@@ -97,9 +102,9 @@ func (o Options) check() (Options, error) {
 		{"BulkBufBytes", &o.BulkBufBytes, 128 << 10, 4096, 16 << 20},
 		{"BulkBufs", &o.BulkBufs, 256, 1, 32768},
 		{"HighWater", &o.HighWater, 256 << 10, 1, 1 << 40},
-		{"LowWater", &o.LowWater, 64 << 10, 0, 1 << 40},
+		{"LowWater", &o.LowWater, low, 1, 1 << 40},
 		{"MaxBuffered", &o.MaxBuffered, 16 << 20, 1, 1 << 40},
-		{"MaxUnconsumed", &o.MaxUnconsumed, 1 << 20, 1, 1 << 40},
+		{"MaxUnconsumed", &o.MaxUnconsumed, 1 << 20, 1, 1 << 29},
 	}
 	for _, d := range defaults {
 		if *d.value == 0 {
@@ -110,7 +115,7 @@ func (o Options) check() (Options, error) {
 		}
 	}
 	if o.LowWater > o.HighWater {
-		o.LowWater = o.HighWater / 4
+		return o, fmt.Errorf("ringnet: option LowWater is %d: it must not be above HighWater (%d)", o.LowWater, o.HighWater)
 	}
 	if o.MaxBuffered < o.HighWater {
 		return o, fmt.Errorf("ringnet: option MaxBuffered is %d: it must not be below HighWater (%d)", o.MaxBuffered, o.HighWater)

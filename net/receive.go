@@ -4,7 +4,6 @@ package net
 
 import (
 	"fmt"
-	"io"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -195,11 +194,8 @@ func (l *loop) onEOF(c *Conn) {
 	}
 	c.state |= sawEOF
 	if l.h.eof == nil {
-		l.close(c, io.EOF)
+		l.close(c, nil)
 		return
-	}
-	if c.cause == nil {
-		c.cause = io.EOF
 	}
 	l.call(c, func() { l.h.eof.OnEOF(c) })
 }
