@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// errAbsent matches the error of a server that cannot be had on this machine for
+// want of a tool or library. That is reported, and fails nothing.
+var errAbsent = errors.New("not available here")
+
+// binaries is where built programs are.
+type binaries struct {
+	module string // the directory of the bench module
+	dir    string // of the programs
+}
+
+// newBinaries finds the module and makes a temporary directory, which remove
+// deletes.
+func newBinaries(ctx context.Context) (*binaries, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "example.com/ringnet/bench").Output()
+	module := strings.TrimSpace(string(out))
+	if err != nil || module == "" {
+		return nil, fmt.Errorf("find the bench module: %w: run this inside the repository", cmdError(err))
+	}
+	dir, err := os.MkdirTemp("", "ringnet-bench-")
+	if err != nil {
+		return nil, err
+	}
+	return &binaries{module: module, dir: dir}, nil
+}
+
+func (b *binaries) remove() { _ = os.RemoveAll(b.dir) }
+
+func (b *binaries) load() string { return filepath.Join(b.dir, "load") }
+
+// path is the program of a server. Servers that differ only by flags share one.
+func (b *binaries) path(s server) string {
+	source := s.dir
+	if s.c != "" {
+		source = strings.TrimSuffix(s.c, ".c") + "-c"
+	}
+	return filepath.Join(b.dir, filepath.Base(source))
+}
+
+// buildLoad builds the load generator.
+func (b *binaries) buildLoad(ctx context.Context) error {
+	return b.run(ctx, "go", "build", "-o", b.load(), "./load")
+}
+
+// build builds one server, unless it is there already.
+func (b *binaries) build(ctx context.Context, s server) error {
+	path := b.path(s)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if s.c == "" {
+		args := []string{"build", "-o", path}
+		if s.link != "" {
+			args = append(args, "-ldflags="+s.link)
+		}
+		return b.run(ctx, "go", append(args, "./"+s.dir)...)
+	}
+	cc := os.Getenv("CC")
+	if cc == "" {
+		cc = "gcc"
+	}
+	if _, err := exec.LookPath(cc); err != nil {
+		return fmt.Errorf("%w: no C compiler (%s): install gcc, or set CC", errAbsent, cc)
+	}
+	err := b.run(ctx, cc, append([]string{"-O2", "-o", path, s.c}, s.libs...)...)
+	if err != nil && (strings.Contains(err.Error(), "liburing.h") || strings.Contains(err.Error(), "-luring")) {
+		return fmt.Errorf("%w: liburing is missing: install liburing-dev", errAbsent)
+	}
+	return err
+}
+
+func (b *binaries) run(ctx context.Context, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = b.module
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// cmdError puts into an error of exec.Cmd.Output what the command complained of.
+func cmdError(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
+	}
+	return err
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// strangers is from which part of a core, used by others than our process, a cell
+// is reported as disturbed.
+const strangers = 0.05
+
+// busy is the part from which a core counts as fully used.
+const busy = 0.97
+
+func printHead(w io.Writer, a about) {
+	commit := a.Commit
+	if len(commit) > 12 {
+		commit = commit[:12]
+	}
+	if a.Dirty {
+		commit += " with changes"
+	}
+	fmt.Fprintf(w, "%s\n%s, %d CPUs, Linux %s, %s, commit %s, %s\n", strings.Join(a.Command, " "), a.CPU, a.CPUs, a.Kernel,
+		a.GoVersion, commit, a.Date.Format("2006-01-02 15:04 MST"))
+}
+
+// figures are the good rows of one server in one cell, by round.
+type figures struct {
+	rows []row
+}
+
+func pick(rows []row, server, cell string) figures {
+	var f figures
+	for _, r := range rows {
+		if r.Server == server && r.Cell == cell && r.Error == "" {
+			f.rows = append(f.rows, r)
+		}
+	}
+	return f
+}
+
+// all lists one figure of every row.
+func (f figures) all(of func(row) float64) []float64 {
+	var v []float64
+	for _, r := range f.rows {
+		v = append(v, of(r))
+	}
+	return v
+}
+
+// byRound is the same by round, to be compared with another server's.
+func (f figures) byRound(of func(row) float64) map[int]float64 {
+	m := make(map[int]float64)
+	for _, r := range f.rows {
+		m[r.Round] = of(r)
+	}
+	return m
+}
+
+func rate(r row) float64 { return r.RequestsPerSecond }
+
+func perRequest(r row) float64 { return r.CPUPerRequest }
+
+// printCell writes the table of one cell. Every server has a line, also one that
+// has no figures.
+func printCell(w io.Writer, c cell, servers []server, bases []string, rows []row) {
+	fmt.Fprintf(w, "\n%v: %s\n", c, c.title())
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	head := []string{"server", "requests/s", "spread"}
+	for _, b := range bases {
+		head = append(head, "vs "+b)
+	}
+	head = append(head, "CPU µs/req")
+	if len(bases) > 0 {
+		head = append(head, "CPU vs "+bases[0])
+	}
+	head = append(head, "server core", "load core", "enters/req", "p50 µs", "p99 µs", "MB/s")
+	line(t, head)
+	for _, s := range servers {
+		f := pick(rows, s.name, c.String())
+		cols := []string{s.name, number(median(f.all(rate)), 0), percent(spread(f.all(rate)))}
+		for _, b := range bases {
+			cols = append(cols, number(paired(f.byRound(rate), pick(rows, b, c.String()).byRound(rate)), 2))
+		}
+		cols = append(cols, number(median(f.all(perRequest)), 2))
+		if len(bases) > 0 {
+			cols = append(cols, number(paired(f.byRound(perRequest), pick(rows, bases[0], c.String()).byRound(perRequest)), 2))
+		}
+		cols = append(cols,
+			percent(median(f.all(func(r row) float64 { return r.ServerCore }))),
+			percent(median(f.all(func(r row) float64 { return r.LoadCore }))),
+			number(median(f.all(entersPerRequest)), 3),
+			number(median(f.all(func(r row) float64 { return r.Report.Latency.P50 })), 0),
+			number(median(f.all(func(r row) float64 { return r.Report.Latency.P99 })), 0),
+			number(median(f.all(func(r row) float64 { return r.BytesPerSecond }))/1e6, 0))
+		line(t, cols)
+	}
+	_ = t.Flush()
+	printLimited(w, c, servers, rows)
+	printStrangers(w, c, rows)
+}
+
+// printLimited names servers that the load generator could not keep busy: their
+// rates say how fast it is, and only CPU per request says how fast they are.
+func printLimited(w io.Writer, c cell, servers []server, rows []row) {
+	if c.Rate > 0 {
+		return
+	}
+	var limited []string
+	for _, s := range servers {
+		f := pick(rows, s.name, c.String())
+		server := median(f.all(func(r row) float64 { return r.ServerCPU }))
+		load := median(f.all(func(r row) float64 { return r.LoadCPU }))
+		if load >= busy && server < busy {
+			limited = append(limited, s.name)
+		}
+	}
+	if len(limited) > 0 {
+		fmt.Fprintf(w, "limited by the load generator's core: %s; compare their CPU per request\n", strings.Join(limited, ", "))
+	}
+}
+
+// entersPerRequest is NaN where the server does not tell.
+func entersPerRequest(r row) float64 {
+	if r.EntersPerRequest == nil {
+		return math.NaN()
+	}
+	return *r.EntersPerRequest
+}
+
+// printStrangers warns when others had a good part of a core during a cell.
+func printStrangers(w io.Writer, c cell, rows []row) {
+	var worst float64
+	n, all := 0, 0
+	for _, r := range rows {
+		if r.Cell != c.String() || r.Error != "" {
+			continue
+		}
+		all++
+		other := max(r.ServerCore-r.ServerCPU, r.LoadCore-r.LoadCPU)
+		if other > strangers {
+			n++
+			worst = max(worst, other)
+		}
+	}
+	if n > 0 {
+		fmt.Fprintf(w, "disturbed: in %d of %d rows something else used up to %s of a core; measure again on a quiet machine\n", n, all, percent(worst))
+	}
+}
+
+// line writes columns, each ended by a tab as right alignment wants it.
+func line(w io.Writer, cols []string) {
+	fmt.Fprintln(w, strings.Join(cols, "\t")+"\t")
+}
+
+func number(v float64, decimals int) string {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return "-"
+	}
+	return fmt.Sprintf("%.*f", decimals, v)
+}
+
+func percent(v float64) string {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f%%", 100*v)
+}
+
+// printTrouble lists servers that are missing and trials that failed. It returns
+// an error if something failed that should not: a trial, or a build for another
+// reason than a missing tool.
+func printTrouble(w io.Writer, rows []row, absent map[string]error) error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(absent)) {
+		fmt.Fprintf(w, "\n%s: not measured: %v\n", name, absent[name])
+		if !errors.Is(absent[name], errAbsent) {
+			errs = append(errs, fmt.Errorf("%s could not be built", name))
+		}
+	}
+	failed, wrong := 0, 0
+	for _, r := range rows {
+		if r.Error == "" {
+			continue
+		}
+		failed++
+		if r.WrongPayload {
+			wrong++
+		}
+		fmt.Fprintf(w, "\nfailed: %s, %s, round %d: %s\n", r.Server, r.Cell, r.Round, r.Error)
+	}
+	if failed > 0 {
+		errs = append(errs, fmt.Errorf("%d of %d trials failed, %d of them with a wrong payload", failed, len(rows), wrong))
+	}
+	return errors.Join(errs...)
+}
+
+// shortPath is relative to the working directory where that is shorter.
+func shortPath(path string) string {
+	wd, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(wd, path); err == nil && len(rel) < len(path) {
+		return rel
+	}
+	return path
+}
