@@ -5,10 +5,10 @@ package net
 import (
 	"fmt"
 	stdnet "net"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -142,18 +142,18 @@ func TestDetachAndSendCopyNothing(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			o := m.Options
 			srv := serve(t, o, script{data: func(c *Conn, b []byte) int {
-				lent := unsafe.SliceData(b)
+				lent := &b[0]
 				lease, err := c.Detach()
 				if err != nil {
 					t.Errorf("detach: %v", err)
 				}
-				if unsafe.SliceData(lease.Bytes()) != lent || lease.Len() != len(b) {
+				if lease.Len() != len(b) || &lease.Bytes()[0] != lent {
 					t.Error("the lease is not what OnData was lent")
 				}
 				if err := c.Send(lease); err != nil {
 					t.Errorf("send: %v", err)
 				}
-				if tail := c.out.tail; tail == nil || unsafe.SliceData(tail.lease.Bytes()) != lent {
+				if tail := c.out.tail; tail == nil || &tail.lease.Bytes()[0] != lent {
 					t.Error("what is queued is not the lease's memory")
 				}
 				for i, p := range c.l.copies[:len(c.l.copies)-1] {
@@ -220,7 +220,7 @@ func TestMemoryPerIdleConnection(t *testing.T) {
 			after := memoryInUse()
 			runtime.KeepAlive(fds)
 			per := (float64(after) - float64(before) - 8*float64(conns)) / float64(conns) // less fds
-			t.Logf("%.0f bytes per idle connection, of which the Conn is %d", per, unsafe.Sizeof(Conn{}))
+			t.Logf("%.0f bytes per idle connection, of which the Conn is %d", per, reflect.TypeFor[Conn]().Size())
 			if per > most {
 				t.Errorf("%.0f bytes per idle connection: want at most %d", per, most)
 			}
