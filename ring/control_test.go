@@ -186,6 +186,21 @@ func linked(t *testing.T, r *testRing) {
 	}
 }
 
+func silent(t *testing.T, r *testRing) {
+	mem := r.memory(4)
+	unheard := r.start(func(e *Entry) { e.PrepareNop(); e.SkipSuccess() })
+	bad := r.start(func(e *Entry) { e.PrepareRead(-1, mem, 0); e.SkipSuccess() })
+	behind := r.start(func(e *Entry) { e.PrepareNop() })
+	if c := r.await(bad); c.Err() != unix.EBADF {
+		t.Errorf("the one that fails: %+v (%v)", c, c.Err())
+	}
+	if c := r.await(behind); c.Res != 0 {
+		t.Errorf("the one behind: %+v (%v)", c, c.Err())
+	}
+	delete(r.inFlight, unheard)
+	r.silent()
+}
+
 func message(t *testing.T, r *testRing) {
 	// To itself: the message and the result of sending it.
 	r.want(0, func(e *Entry) { e.PrepareMessage(r.RingFd(), 7, 123) })

@@ -39,6 +39,10 @@ func (e *Entry) UseDirect() { e.Flags |= sys.IOSQE_FIXED_FILE }
 // one fails or falls short. Both must be part of one submit. Since Linux 5.3.
 func (e *Entry) Link() { e.Flags |= sys.IOSQE_IO_LINK }
 
+// SkipSuccess makes the entry complete without a word if it succeeds; only a
+// failure posts a completion. Not together with multishot. Since Linux 5.17.
+func (e *Entry) SkipSuccess() { e.Flags |= sys.IOSQE_CQE_SKIP_SUCCESS }
+
 // PollFirst makes a receive, send or accept wait for readiness before its first
 // attempt, which pays when that attempt would fail. Receive and send since Linux
 // 5.19, accept since 6.10.
@@ -106,7 +110,9 @@ func (e *Entry) PrepareRecvSelect(fd int, group uint16) {
 }
 
 // PrepareRecvMultishot is PrepareRecvSelect, many times: it ends on end of
-// stream, error, an empty group, a full completion queue or a cancel.
+// stream, error, an empty group, a full completion queue or a cancel. On Unix
+// stream sockets the kernel may miss an end of stream that comes together with
+// the last bytes (liburing issue 1549; seen up to Linux 6.18).
 // Since Linux 6.0 (RecvMultishot).
 func (e *Entry) PrepareRecvMultishot(fd int, group uint16) {
 	e.PrepareRecvSelect(fd, group)
@@ -121,7 +127,8 @@ func (e *Entry) PrepareRecvmsg(fd int, m Message, flags int) {
 
 // PrepareRecvmsgMultishot receives datagrams into buffers of a group, each with
 // the sender's address and control data in front; m's vector must be empty and
-// only its name and control lengths are used. Since Linux 6.0 (RecvMultishot).
+// only its name and control lengths are used. An empty datagram is delivered and
+// ends it. Since Linux 6.0 (RecvMultishot).
 func (e *Entry) PrepareRecvmsgMultishot(fd int, m Message, group uint16) {
 	e.PrepareRecvmsg(fd, m, 0)
 	e.Flags |= sys.IOSQE_BUFFER_SELECT

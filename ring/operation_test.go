@@ -55,6 +55,7 @@ var operations = []struct {
 	{name: "PrepareTimeoutRemove", run: timeoutRemove},
 	{name: "PrepareLinkTimeout", run: linkTimeout},
 	{name: "PrepareNop, linked", run: linked},
+	{name: "PrepareNop, silent", run: silent},
 	{name: "PrepareMessage", needs: MessageRing, run: message},
 	{name: "PrepareInstall", needs: DirectDescriptors, op: sys.IORING_OP_FIXED_FD_INSTALL, run: install},
 }

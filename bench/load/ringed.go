@@ -39,9 +39,6 @@ type ringed struct {
 // completions: a fresh socket on loopback takes more than a megabyte.
 const silentBytes = 64 << 10
 
-// skipSuccess is IOSQE_CQE_SKIP_SUCCESS of io_uring_enter(2). Since Linux 5.17.
-const skipSuccess = 1 << 6
-
 func newRinged(l *load) (*ringed, error) {
 	size := 1024
 	for size < 16<<10 && size < l.plan.largest()*l.plan.pipeline {
@@ -111,7 +108,7 @@ func (d *ringed) flush(c *conn) error {
 	e.UseDirect()
 	e.SetUserData(userData(kindSend, c))
 	if d.silent {
-		e.Flags |= skipSuccess
+		e.SkipSuccess()
 		d.sent(c, n)
 		return nil
 	}

@@ -5,7 +5,7 @@ package sys
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
+	stdnet "net"
 	"net/netip"
 	"strconv"
 
@@ -96,7 +96,7 @@ func zoneID(zone string) (uint32, error) {
 	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
 		return uint32(n), nil
 	}
-	ifi, err := net.InterfaceByName(zone)
+	ifi, err := stdnet.InterfaceByName(zone)
 	if err != nil {
 		return 0, fmt.Errorf("IPv6 zone %q: no such network interface", zone)
 	}
@@ -105,7 +105,7 @@ func zoneID(zone string) (uint32, error) {
 
 // zoneName is the interface's name where it can be had, else its number.
 func zoneName(id uint32) string {
-	if ifi, err := net.InterfaceByIndex(int(id)); err == nil {
+	if ifi, err := stdnet.InterfaceByIndex(int(id)); err == nil {
 		return ifi.Name
 	}
 	return strconv.FormatUint(uint64(id), 10)
