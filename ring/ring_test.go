@@ -423,20 +423,21 @@ func TestSignalsInterruptWaitsAndLoseNothing(t *testing.T) {
 				}
 			}()
 			defer func() { close(stop); <-stopped }()
+			fd := r.eventFd()
 			end := time.Now().Add(limit)
 			for rounds := 0; rounds < 200 || r.Counters().Interrupts < 3; rounds++ {
 				if time.Now().After(end) {
 					t.Fatalf("after %d rounds: %+v", rounds, r.Counters())
 				}
-				fd := r.eventFd()
 				waiting := r.start(func(e *Entry) { e.PreparePoll(fd, unix.POLLIN) })
 				quick := r.start(func(e *Entry) { e.PrepareNop() })
 				r.await(quick)
-				_ = r.Wait(1, 100*time.Microsecond) // nothing can complete: only the time or a signal ends it
+				_ = r.Wait(1, time.Millisecond) // nothing can complete: only the time or a signal ends it
 				sys.SignalEventFd(fd)
 				if c := r.await(waiting); c.Res != unix.POLLIN {
 					t.Fatalf("%+v (%v)", c, c.Err())
 				}
+				sys.DrainEventFd(fd)
 			}
 			c := r.Counters()
 			if c.Submitted != c.Completions || c.Submitted == 0 || r.Pending() != 0 || r.Lost() != 0 {
