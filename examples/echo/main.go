@@ -55,7 +55,7 @@ func run() error {
 	if err := srv.Start(*addr); err != nil {
 		return err
 	}
-	fmt.Printf("echo on %v, %d loops\nengine: %v\n", srv.Addrs()[0], *loops, srv.Engine())
+	fmt.Printf("echo on %v, %d loops\nengine: %v\n", srv.Addrs()[0], len(srv.LoopStats()), srv.Engine())
 
 	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
