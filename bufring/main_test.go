@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,32 +14,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.com/ringnet/internal/leak"
 	"example.com/ringnet/ring"
 )
 
 // TestMain fails the package when a test leaves a descriptor open.
-func TestMain(m *testing.M) {
-	before := descriptors()
-	code := m.Run()
-	for fd, to := range descriptors() {
-		if before[fd] != to {
-			fmt.Fprintf(os.Stderr, "descriptor left open: %s -> %s\n", fd, to)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-func descriptors() map[string]string {
-	open := map[string]string{}
-	names, _ := filepath.Glob("/proc/self/fd/*")
-	for _, name := range names {
-		if to, err := os.Readlink(name); err == nil { // fails for the listing's own
-			open[name] = to
-		}
-	}
-	return open
-}
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 // limit is how long a test waits for what should come at once.
 const limit = 10 * time.Second

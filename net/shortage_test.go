@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.com/ringnet/internal/leak"
 	"example.com/ringnet/ring"
 )
 
@@ -174,7 +175,7 @@ func serveWithFewDescriptors() error {
 // nextDescriptor fills the gaps among the process's descriptors, so that the next
 // one has the number that it returns, and each further one the next.
 func nextDescriptor() (int, error) {
-	fds, err := openFds()
+	fds, err := leak.Descriptors()
 	if err != nil {
 		return 0, err
 	}
@@ -347,7 +348,7 @@ func startWithFewDescriptors() error {
 	if err != nil {
 		return err
 	}
-	before, err := openFds()
+	before, err := leak.Descriptors()
 	if err != nil {
 		return err
 	}
@@ -374,7 +375,7 @@ func startWithFewDescriptors() error {
 		} else {
 			fmt.Printf("%d: %v\n", free, err)
 		}
-		after, ferr := openFds()
+		after, ferr := leak.Descriptors()
 		if ferr != nil {
 			return ferr
 		}

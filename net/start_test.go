@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.com/ringnet/internal/leak"
 	"example.com/ringnet/ring"
 )
 
@@ -396,7 +397,7 @@ func startAndPrint() error {
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		return err
 	}
-	before, err := openFds()
+	before, err := leak.Descriptors()
 	if err != nil {
 		return err
 	}
@@ -406,7 +407,7 @@ func startAndPrint() error {
 	if err == nil {
 		return srv.Close()
 	}
-	after, err := openFds()
+	after, err := leak.Descriptors()
 	if err != nil {
 		return err
 	}

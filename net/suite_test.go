@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.com/ringnet/internal/leak"
 	"example.com/ringnet/ring"
 )
 
@@ -722,26 +723,11 @@ type footprint struct {
 
 func footprintNow(t testing.TB) footprint {
 	t.Helper()
-	fds, err := openFds()
+	fds, err := leak.Descriptors()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return footprint{fds: fds, goroutines: runtime.NumGoroutine(), workers: workerThreads(t)}
-}
-
-func openFds() (map[string]string, error) {
-	fds := map[string]string{}
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		// One of them was the directory itself, which is closed by now.
-		if target, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name())); err == nil {
-			fds[e.Name()] = target
-		}
-	}
-	return fds, nil
 }
 
 // check waits until nothing is open that was not open before.

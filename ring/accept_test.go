@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.com/ringnet/internal/leak"
 	"example.com/ringnet/internal/sys"
 )
 
@@ -64,9 +65,9 @@ func acceptDirect(t *testing.T, r *testRing) {
 	}
 	l, addr := r.listener()
 	client := r.dial(addr)
-	before := len(descriptors())
+	before := leak.Count(t)
 	r.want(0, func(e *Entry) { e.PrepareAcceptDirect(l) })
-	if after := len(descriptors()); after != before {
+	if after := leak.Count(t); after != before {
 		t.Errorf("a direct accept took an ordinary descriptor: %d before, %d after", before, after)
 	}
 	r.send(client, "direct")

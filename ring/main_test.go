@@ -3,10 +3,8 @@
 package ring
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"testing"
@@ -14,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.com/ringnet/internal/leak"
 	"example.com/ringnet/internal/sys"
 )
 
@@ -23,30 +22,7 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(childVariable); name != "" {
 		os.Exit(runChild(name))
 	}
-	// The first pipe starts Go's own poller, whose descriptors stay.
-	if r, w, err := os.Pipe(); err == nil {
-		_, _ = r.Close(), w.Close()
-	}
-	before := descriptors()
-	code := m.Run()
-	for fd, to := range descriptors() {
-		if before[fd] != to {
-			fmt.Fprintf(os.Stderr, "descriptor left open: %s -> %s\n", fd, to)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-func descriptors() map[string]string {
-	open := map[string]string{}
-	names, _ := filepath.Glob("/proc/self/fd/*")
-	for _, name := range names {
-		if to, err := os.Readlink(name); err == nil { // fails for the listing's own
-			open[name] = to
-		}
-	}
-	return open
+	os.Exit(leak.Main(m))
 }
 
 // limit is how long a test waits for what should come at once.

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/ringnet/internal/leak"
 )
 
 func listen(t *testing.T, addr string, shared, v6only bool) (int, netip.AddrPort) {
@@ -125,12 +127,12 @@ func TestListenTCPOnAForeignAddressIsAnError(t *testing.T) {
 // The named result was already -1 when the deferred close looked at it.
 func TestListenTCPThatFailsLeavesNoDescriptorOpen(t *testing.T) {
 	_, taken := listen(t, "127.0.0.1:0", false, false)
-	before := len(descriptors())
+	before := leak.Count(t)
 	for _, addr := range []netip.AddrPort{taken, netip.MustParseAddrPort("192.0.2.1:0"), {}} {
 		if _, err := ListenTCP(addr, 1, false, false); err == nil {
 			t.Fatalf("listening on %v", addr)
 		}
-		if after := len(descriptors()); after != before {
+		if after := leak.Count(t); after != before {
 			t.Errorf("after a failed listen on %v %d descriptors are open, before it %d", addr, after, before)
 			before = after
 		}

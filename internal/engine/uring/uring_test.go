@@ -6,39 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"example.com/ringnet/internal/leak"
 	"example.com/ringnet/internal/sys"
 )
 
 // TestMain fails the package when a test leaves a descriptor open.
-func TestMain(m *testing.M) {
-	before := descriptors()
-	code := m.Run()
-	for fd, to := range descriptors() {
-		if before[fd] != to {
-			fmt.Fprintf(os.Stderr, "descriptor left open: %s -> %s\n", fd, to)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-func descriptors() map[string]string {
-	open := map[string]string{}
-	names, _ := filepath.Glob("/proc/self/fd/*")
-	for _, name := range names {
-		if to, err := os.Readlink(name); err == nil { // fails for the listing's own
-			open[name] = to
-		}
-	}
-	return open
-}
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 // open makes an engine on the test's own thread.
 func open(t *testing.T, o Options) *Engine {
