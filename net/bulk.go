@@ -55,7 +55,7 @@ func (l *loop) weigh(c *Conn, n int, more bool) {
 // toBulk changes ways when the multishot receive has ended.
 func (l *loop) toBulk(c *Conn) {
 	c.state = c.state&^wantBulk | bulk | readable
-	c.bulkScore, c.smallRuns = 0, 0
+	c.bulkScore, c.runs = 0, 0
 	l.stats.ToBulk++
 }
 
@@ -133,8 +133,8 @@ func (l *loop) receive(c *Conn) {
 			}
 			budget -= n
 			if n > l.group.BufBytes() {
-				c.smallRuns = 0
-			} else if c.smallRuns++; c.smallRuns >= smallEnter {
+				c.runs = 0
+			} else if c.runs++; c.runs >= smallEnter {
 				c.state |= wantSmall
 			}
 			l.deliver(c, lease.Slice(0, n))

@@ -197,6 +197,7 @@ func (l *loop) finish(c *Conn) {
 // release frees what c has, after OnClose has returned or panicked.
 func (l *loop) release(c *Conn) {
 	l.finishing = nil
+	l.dropDirect(c)
 	_ = l.r.CloseFd(int(c.fd)) // no error of close(2) on a socket can be acted upon
 	l.table.remove(c)
 	c.context = nil

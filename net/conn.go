@@ -25,7 +25,7 @@ type Conn struct {
 	held      int32 // receive buffers of the group that are leased on its account
 	cancels   uint8 // cancel entries in flight
 	bulkScore uint8 // how much it looks like bulk, see bulk.go
-	smallRuns uint8 // small direct receives in a row
+	runs      uint8 // bulk: small direct receives in a row; else: sends, see makeDirect
 	epoch     uint8 // when it last received, see gatherer
 
 	// And what most do not.
@@ -70,6 +70,7 @@ const (
 	isReady      // on the loop's list of those to receive from directly
 	isCapped     // on the loop's list of those over their share
 	hasKept      // bytes are kept
+	direct       // its socket is in the ring's table, see makeDirect
 	offerPending // kept bytes must be offered although nothing new came
 )
 

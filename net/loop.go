@@ -39,6 +39,8 @@ type loop struct {
 	// What the kernel can do, looked up once.
 	recvMultishot, acceptMultishot, pollMultishot bool
 
+	directs   uint32   // places for direct descriptors; 0: none
+	place     [1]int32 // what goes into one
 	listeners []listener
 	table     table
 	inFlight  int // operations whose last completion is outstanding
@@ -190,6 +192,11 @@ func explainListen(err error) error {
 func (l *loop) start() error {
 	if err := l.r.Enable(); err != nil {
 		return err
+	}
+	// As many places as the process may have descriptors, at most; so this can
+	// fail, and we do without.
+	if l.r.Have(ring.DirectDescriptors) && l.r.RegisterFiles(directCount) == nil {
+		l.directs = directCount
 	}
 	var err error
 	l.group, err = bufring.NewGroup(l.r, bufring.GroupOptions{BufBytes: l.o.RecvBufBytes, Count: l.o.RecvBufs, Poison: l.o.poison})

@@ -23,6 +23,7 @@ type Stats struct {
 	Starved        uint64 // times a connection was parked for want of a buffer
 	ToBulk         uint64 // times a connection went over to direct receives
 	ToSmall        uint64 // and back
+	ToDirect       uint64 // busy connections put into the ring's table of direct descriptors
 	DirectReceives uint64
 	DirectSends    uint64
 	ShortSends     uint64
@@ -53,7 +54,7 @@ func (s *Stats) add(o *Stats) {
 		{&s.Ring.Completions, o.Ring.Completions}, {&s.Ring.Overflows, o.Ring.Overflows},
 		{&s.Ring.Interrupts, o.Ring.Interrupts}, {&s.Ring.Busy, o.Ring.Busy},
 		{&s.Arms, o.Arms}, {&s.NoBuffers, o.NoBuffers}, {&s.Starved, o.Starved}, {&s.ToBulk, o.ToBulk},
-		{&s.ToSmall, o.ToSmall}, {&s.DirectReceives, o.DirectReceives}, {&s.DirectSends, o.DirectSends},
+		{&s.ToDirect, o.ToDirect}, {&s.ToSmall, o.ToSmall}, {&s.DirectReceives, o.DirectReceives}, {&s.DirectSends, o.DirectSends},
 		{&s.ShortSends, o.ShortSends}, {&s.HighWater, o.HighWater}, {&s.HeapBuffers, o.HeapBuffers},
 		{&s.Flushes, o.Flushes}, {&s.AcceptErrors, o.AcceptErrors}, {&s.Panics, o.Panics}, {&s.Stale, o.Stale},
 		{&s.SpinsFound, o.SpinsFound}, {&s.SpinsMissed, o.SpinsMissed},

@@ -1,0 +1,48 @@
+//go:build linux
+
+package net
+
+import (
+	"errors"
+	"io"
+	"testing"
+
+	"example.com/ringnet/ring"
+)
+
+// A busy connection's socket is in the ring's table, which keeps it open: its
+// peer must see the end all the same, and the next connection in its slot must not
+// be sent through it.
+func TestBusyConnectionsGoThroughDirectDescriptors(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		srv := serve(t, v.Options, echoLease(t))
+		want := uint64(0)
+		for round := range uint64(3) {
+			c, idle := srv.dial(), srv.dial()
+			for i := range uint64(3 * directEnter) {
+				wantEcho(t, c, payload(round<<32|i, 50))
+			}
+			wantEcho(t, idle, payload(round, 50))
+			if v.Mask&ring.DirectDescriptors == 0 {
+				want++
+			}
+			if got := srv.Stats().ToDirect; got != want {
+				t.Errorf("round %d: %d connections went to direct descriptors, want %d", round, got, want)
+			}
+			for i := range srv.loops {
+				srv.onLoop(i, func(l *loop) {
+					for _, c := range l.testConns() {
+						c.Close()
+					}
+				})
+			}
+			for _, c := range []io.ReadCloser{c, idle} {
+				if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+					t.Errorf("round %d: after the end: %d bytes, %v: want EOF", round, n, err)
+				}
+				_ = c.Close()
+			}
+			until(t, "both to be closed", func() bool { return srv.Stats().Connections == 0 })
+		}
+	})
+}
