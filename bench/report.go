@@ -67,7 +67,12 @@ func (f figures) byRound(of func(row) float64) map[int]float64 {
 
 func rate(r row) float64 { return r.RequestsPerSecond }
 
+// perRequest is the CPU time that the server's process took.
 func perRequest(r row) float64 { return r.CPUPerRequest }
+
+// corePerRequest is the time that the server's core was busy: with interrupts that
+// came while the server slept, and everything else that ran there.
+func corePerRequest(r row) float64 { return r.ServerCore * 1e6 / r.RequestsPerSecond }
 
 // printCell writes the table of one cell. Every server has a line, also one that
 // has no figures.
@@ -80,7 +85,11 @@ func printCell(w io.Writer, c cell, servers []server, bases []string, rows []row
 	}
 	head = append(head, "CPU µs/req")
 	if len(bases) > 0 {
-		head = append(head, "CPU vs "+bases[0])
+		head = append(head, "vs "+bases[0])
+	}
+	head = append(head, "core µs/req")
+	if len(bases) > 0 {
+		head = append(head, "vs "+bases[0])
 	}
 	head = append(head, "server core", "load core", "enters/req", "p50 µs", "p99 µs", "MB/s")
 	line(t, head)
@@ -90,9 +99,11 @@ func printCell(w io.Writer, c cell, servers []server, bases []string, rows []row
 		for _, b := range bases {
 			cols = append(cols, number(paired(f.byRound(rate), pick(rows, b, c.String()).byRound(rate)), 2))
 		}
-		cols = append(cols, number(median(f.all(perRequest)), 2))
-		if len(bases) > 0 {
-			cols = append(cols, number(paired(f.byRound(perRequest), pick(rows, bases[0], c.String()).byRound(perRequest)), 2))
+		for _, of := range []func(row) float64{perRequest, corePerRequest} {
+			cols = append(cols, number(median(f.all(of)), 2))
+			if len(bases) > 0 {
+				cols = append(cols, number(paired(f.byRound(of), pick(rows, bases[0], c.String()).byRound(of)), 2))
+			}
 		}
 		cols = append(cols,
 			percent(median(f.all(func(r row) float64 { return r.ServerCore }))),

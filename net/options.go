@@ -68,7 +68,7 @@ type Options struct {
 
 	// Spin is how long a loop may look for completions in shared memory before it
 	// sleeps. It does so only while requests have lately come that fast, since it
-	// then costs less than sleeping. Default 50 µs, at most 1 ms; negative: never.
+	// then costs less than sleeping. Default 100 µs, at most 1 ms; negative: never.
 	Spin time.Duration
 
 	// Delay leaves Nagle's algorithm on. It is off by default (TCP_NODELAY).
@@ -127,7 +127,7 @@ func (o Options) check() (Options, error) {
 		o.CloseTimeout = 30 * time.Second
 	}
 	if o.Spin == 0 {
-		o.Spin = 50 * time.Microsecond
+		o.Spin = 100 * time.Microsecond
 	}
 	if o.Spin > time.Millisecond {
 		return o, fmt.Errorf("ringnet: option Spin is %v: it must be at most 1ms, since a loop that spins does nothing else", o.Spin)

@@ -67,6 +67,28 @@ func (l *loop) write(c *Conn, b []byte) {
 	l.checkHigh(c)
 }
 
+// scarce reports that half of the receive buffers are out.
+func (l *loop) scarce() bool { return l.group.Available() < l.group.Count()/2 }
+
+// unlend replaces what c's output holds of scarce receive buffers by copies,
+// before it begins to wait for the peer. Nothing of it may be in flight.
+func (l *loop) unlend(c *Conn) {
+	for s := c.out.head; s != nil && l.scarce(); s = s.next {
+		if !l.group.Owns(s.lease) {
+			continue
+		}
+		b := s.lease.Bytes()
+		lease, n := l.copyBuffer(len(b)).Slice(0, 0).Append(b)
+		if n < len(b) { // larger than any of our buffers
+			l.put(lease)
+			l.stats.HeapBuffers++
+			lease = bufring.Wrap(append([]byte(nil), b...))
+		}
+		l.put(s.lease)
+		s.lease, s.copied = lease, true
+	}
+}
+
 // copyBuffer leases memory for n bytes, or for the first part of them.
 func (l *loop) copyBuffer(n int) bufring.Lease {
 	for i, p := range l.copies {
@@ -87,9 +109,9 @@ func (l *loop) send(c *Conn, lease bufring.Lease) {
 		return
 	}
 	l.mark(c)
-	if c.state&(sendArmed|full) != 0 && l.group.Owns(lease) && l.group.Available() < l.group.Count()/2 {
-		// It has to wait, for as long as the peer likes, while receive buffers run
-		// low: others must not wait with it.
+	if c.state&(sendArmed|full) != 0 && l.group.Owns(lease) && l.scarce() {
+		// It has to wait, for as long as the peer likes: others must not wait
+		// with it for receive buffers.
 		l.write(c, lease.Bytes())
 		l.put(lease)
 		return
@@ -249,6 +271,7 @@ func (l *loop) dropDirect(c *Conn) {
 // armed when a connection is first in want of it and then stays, edge-triggered.
 func (l *loop) awaitRoom(c *Conn) {
 	c.state |= full
+	l.unlend(c)
 	l.armRoom(c)
 }
 

@@ -9,14 +9,18 @@ import (
 
 // spinner decides whether a loop looks for completions in shared memory before it
 // sleeps. Looking costs the time until something comes; sleeping costs two context
-// switches and the time to wake, some 10 to 40 µs. So looking pays while waits are
-// short, and only then. credit counts for it: a short wait adds one, a long sleep
-// takes all, and a look in vain more than half. So it starts after spinStreak short
-// waits in a row, and stops at the first vain look when it has just begun, or at
-// the second when it has long paid.
+// switches and the time to wake, some 10 to 40 µs, and on a virtual machine up to
+// 100. So looking pays while waits are short, and only then. credit counts for it:
+// a short wait adds one, a long sleep takes all, and a look in vain more than half.
+//
+// Waits that are a little too long for looking seem short while sleeping, since
+// a sleep is late itself. They would bring the loop back to a look in vain again
+// and again, so each of these doubles the credit that is needed, and each that
+// finds something halves it.
 type spinner struct {
 	window time.Duration // how long to look; 0: never
-	credit int           // 0 to spinTrust
+	credit int           // 0 to spinTrust, or to need
+	need   int           // credit from which to look: spinStreak to spinDoubt
 
 	// Other goroutines may wait for this loop's processor. They are looked for
 	// once per busyEvery, not at each wait, since asking takes a microsecond.
@@ -28,6 +32,7 @@ type spinner struct {
 const (
 	spinStreak = 4
 	spinTrust  = 16
+	spinDoubt  = 64 // then at most one in so many waits is looked for in vain
 	// sleepLatency is what a sleep adds to a wait: to be woken takes that long,
 	// and the peer, having slept as well, needs as much. A wait that took less
 	// than the window and this would have been short had we looked.
@@ -36,14 +41,14 @@ const (
 )
 
 func newSpinner(window time.Duration) spinner {
-	s := spinner{window: max(0, window)}
+	s := spinner{window: max(0, window), need: spinStreak}
 	s.sample[0].Name = "/sched/goroutines/runnable:goroutines"
 	return s
 }
 
 // worth reports whether to look before sleeping.
 func (s *spinner) worth(now int64) bool {
-	if s.credit < spinStreak || s.window == 0 {
+	if s.credit < s.need || s.window == 0 {
 		return false
 	}
 	if now >= s.askAt {
@@ -55,15 +60,26 @@ func (s *spinner) worth(now int64) bool {
 }
 
 // found notes that something came while looking.
-func (s *spinner) found() { s.credit = min(s.credit+1, spinTrust) }
+func (s *spinner) found() {
+	s.need = max(spinStreak, s.need/2)
+	s.short()
+}
+
+func (s *spinner) short() { s.credit = min(s.credit+1, max(spinTrust, s.need)) }
 
 // missed notes that nothing came while looking.
-func (s *spinner) missed() { s.credit = max(0, s.credit/2-1) }
+func (s *spinner) missed() {
+	if s.credit <= s.need {
+		s.credit = 0 // it had just begun
+	}
+	s.credit = max(0, s.credit/2-1)
+	s.need = min(2*s.need, spinDoubt)
+}
 
 // slept notes how long a sleep took.
 func (s *spinner) slept(d time.Duration) {
 	if d < s.window+sleepLatency {
-		s.found()
+		s.short()
 	} else {
 		s.credit = 0
 	}

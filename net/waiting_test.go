@@ -50,7 +50,11 @@ func TestSpinnerLooksOnlyWhileWaitsAreShort(t *testing.T) {
 		{name: "found once begun", window: window, before: []func(*spinner){slept(short, spinStreak), (*spinner).found}, worth: true},
 		{name: "missed once begun", window: window, before: []func(*spinner){slept(short, spinStreak), (*spinner).missed}},
 		{name: "missed without end", window: window, before: []func(*spinner){slept(short, 1000), (*spinner).missed, (*spinner).missed, (*spinner).missed, (*spinner).missed}},
-		{name: "short waits after a miss", window: window, before: []func(*spinner){slept(short, spinStreak), (*spinner).missed, slept(short, spinStreak)}, worth: true},
+		{name: "a few short waits after a miss", window: window, before: []func(*spinner){slept(short, spinStreak), (*spinner).missed, slept(short, spinStreak)}},
+		{name: "short waits after a miss", window: window, before: []func(*spinner){slept(short, spinStreak), (*spinner).missed, slept(short, 2*spinStreak)}, worth: true},
+		{name: "finding again after a miss", window: window, before: []func(*spinner){slept(short, spinTrust), (*spinner).missed, slept(short, 1), (*spinner).found}, worth: true},
+		{name: "one vain look among many that find", window: window, before: []func(*spinner){slept(short, spinStreak), (*spinner).found, (*spinner).found,
+			(*spinner).found, (*spinner).found, (*spinner).found, (*spinner).found, (*spinner).found, (*spinner).found, (*spinner).missed, slept(short, 3)}, worth: true},
 		{name: "off", window: 0, before: []func(*spinner){slept(time.Nanosecond, 100)}},
 		{name: "negative", window: -1, before: []func(*spinner){slept(time.Nanosecond, 100)}},
 	}
@@ -64,6 +68,24 @@ func TestSpinnerLooksOnlyWhileWaitsAreShort(t *testing.T) {
 				t.Errorf("worth is %v, want %v", !c.worth, c.worth)
 			}
 		})
+	}
+}
+
+// Waits of 90 µs look short while sleeping, and are too long for looking.
+func TestSpinnerSeldomLooksForWhatAlwaysComesTooLate(t *testing.T) {
+	const waits = 10000
+	s := calmSpinner(50 * time.Microsecond)
+	vain := 0
+	for range waits {
+		if s.worth(0) {
+			s.missed()
+			vain++
+		} else {
+			s.slept(90 * time.Microsecond)
+		}
+	}
+	if vain > waits/spinDoubt+8 {
+		t.Errorf("%d of %d waits were looked for in vain", vain, waits)
 	}
 }
 
