@@ -41,19 +41,24 @@ const module = "example.com/ringnet"
 //	    |
 //	internal/sys
 var house = map[string][]string{
-	"internal/sys":    {},
-	"internal/engine": {"internal/engine", "internal/sys"},
-	"ring":            {"internal/engine", "internal/sys"},
-	"bufring":         {"ring"},
-	"net":             {"bufring", "ring"},
-	"examples":        {"examples", "net", "bufring", "ring"},
-	"bench":           {"bench", "net", "bufring", "ring"},
-	".":               {"ring"}, // this test
-	"internal/leak":   {},
+	"internal/sys":     {},
+	"internal/engine":  {"internal/engine", "internal/sys"},
+	"ring":             {"internal/engine", "internal/sys"},
+	"bufring":          {"ring"},
+	"net":              {"bufring", "ring"},
+	"examples":         {"examples", "net", "bufring", "ring"},
+	"bench":            {"bench", "net", "bufring", "ring"},
+	".":                {"ring"}, // this test
+	"internal/leak":    {},
+	"internal/forbid":  {"internal/sys"},
+	"internal/planted": {},
 }
 
 // forTests is what any package's tests may import, and nothing else.
-const forTests = "internal/leak"
+var forTests = []string{"internal/leak", "internal/forbid"}
+
+// simulation is the engine that only the tests of package net may import.
+const simulation = "internal/engine/sim"
 
 // floor is the part of the house that folder belongs to.
 func floor(folder string) string {
@@ -147,7 +152,13 @@ func TestImportsGoDownOnly(t *testing.T) {
 			if to == s.folder && s.isTest() {
 				continue // a test of the package from outside
 			}
-			if to == forTests && s.isTest() {
+			if slices.Contains(forTests, to) && s.isTest() {
+				continue
+			}
+			if to == simulation {
+				if s.folder != "net" || !s.isTest() {
+					t.Errorf("%s imports %s: only the tests of net may", s.path(), p)
+				}
 				continue
 			}
 			if !slices.Contains(allowed, floor(to)) || to == "" {

@@ -22,6 +22,7 @@ type server struct {
 // catalog is every server there is, in the order of the tables.
 var catalog = []server{
 	{name: "ringnet", what: "this library, echo by Detach and Send", dir: "servers/ringnet"},
+	{name: "ringnet-epoll", what: "this library on epoll", dir: "servers/ringnet", flags: []string{"-engine", "epoll"}},
 	{name: "ringnet-write", what: "this library, echo by Write", dir: "servers/ringnet", flags: []string{"-style", "write"}, extra: true},
 	{name: "ringnet-nospin", what: "this library, never looking before it sleeps", dir: "servers/ringnet", flags: []string{"-spin", "-1ns"}, extra: true},
 	{name: "ringnet-nobulk", what: "this library, without direct receives", dir: "servers/ringnet", flags: []string{"-bulk=false"}, extra: true},
@@ -36,15 +37,10 @@ var catalog = []server{
 
 // choose finds servers by name; an empty list is all but the extra ones.
 func choose(list string) ([]server, error) {
-	var chosen []server
 	if list == "" {
-		for _, s := range catalog {
-			if !s.extra {
-				chosen = append(chosen, s)
-			}
-		}
-		return chosen, nil
+		return ordinary(), nil
 	}
+	var chosen []server
 	for name := range strings.SplitSeq(list, ",") {
 		s, ok := find(strings.TrimSpace(name))
 		if !ok {
@@ -53,6 +49,17 @@ func choose(list string) ([]server, error) {
 		chosen = append(chosen, s)
 	}
 	return chosen, nil
+}
+
+// ordinary is all but the extra ones.
+func ordinary() []server {
+	var list []server
+	for _, s := range catalog {
+		if !s.extra {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 func find(name string) (server, bool) {

@@ -38,7 +38,7 @@ func parseEcho(args []string) (echoPlan, error) {
 	fs.Float64Var(&seconds, "seconds", 3, "length of each measured window")
 	fs.Float64Var(&warmup, "warmup", -1, "seconds before each window; -1 is a third of -seconds, at most 0.5")
 	fs.IntVar(&p.rounds, "rounds", 5, "rounds; each server has one turn in each")
-	fs.StringVar(&servers, "servers", "", "servers, in the order of the table: "+strings.Join(names(catalog), ",")+" (default: those without a suffix after ringnet and gnet)")
+	fs.StringVar(&servers, "servers", "", "servers, in the order of the table: "+strings.Join(names(catalog), ",")+" (default: "+strings.Join(names(ordinary()), ",")+")")
 	fs.StringVar(&bases, "base", "uring-c,epoll-c,gnet,std", "servers that the others are compared with")
 	fs.StringVar(&p.json, "json", "", "file for the raw rows, or off (default: one named by the time in bench/results)")
 	fs.IntVar(&p.cores.Server, "server-core", -1, "core of the server; -1 is the last one")

@@ -60,7 +60,7 @@ func TestDefaultServersAreAllButTheExtraOnes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"ringnet", "std", "gnet", "netpoll", "giouring", "uring-c", "epoll-c"}
+	want := []string{"ringnet", "ringnet-epoll", "std", "gnet", "netpoll", "giouring", "uring-c", "epoll-c"}
 	if got := names(chosen); !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}

@@ -35,7 +35,7 @@ func parseIdle(args []string) (idlePlan, error) {
 	fs.IntVar(&p.size, "size", 64, "bytes in the message that each connection echoes before it rests")
 	fs.Float64Var(&p.seconds, "seconds", 3, "how long to watch the CPU time of the resting server")
 	fs.IntVar(&p.rounds, "rounds", 1, "rounds; each server has one turn in each")
-	fs.StringVar(&servers, "servers", "", "servers, in the order of the table: "+strings.Join(names(catalog), ",")+" (default: those without a suffix after ringnet and gnet)")
+	fs.StringVar(&servers, "servers", "", "servers, in the order of the table: "+strings.Join(names(catalog), ",")+" (default: "+strings.Join(names(ordinary()), ",")+")")
 	fs.StringVar(&p.json, "json", "", "file for the raw rows, or off (default: one named by the time in bench/results)")
 	fs.IntVar(&p.cores.Server, "server-core", -1, "core of the server; -1 is the last one")
 	fs.IntVar(&p.cores.Load, "load-core", -1, "core of the load generator; -1 is the first one")

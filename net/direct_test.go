@@ -23,7 +23,7 @@ func TestBusyConnectionsGoThroughDirectDescriptors(t *testing.T) {
 				wantEcho(t, c, payload(round<<32|i, 50))
 			}
 			wantEcho(t, idle, payload(round, 50))
-			if v.Mask&ring.DirectDescriptors == 0 {
+			if srv.Engine().Features&ring.DirectDescriptors != 0 {
 				want++
 			}
 			if got := srv.Stats().ToDirect; got != want {
@@ -43,6 +43,27 @@ func TestBusyConnectionsGoThroughDirectDescriptors(t *testing.T) {
 				_ = c.Close()
 			}
 			until(t, "both to be closed", func() bool { return srv.Stats().Connections == 0 })
+		}
+	})
+}
+
+// A connection whose peer ends first has nothing in flight when it ends, and so is
+// not shut down but only closed: a table that went on holding its socket would keep
+// the peer waiting.
+func TestBusyConnectionWhosePeerEndsFirst(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		srv := serve(t, v.Options, echoLease(t))
+		for round := range uint64(3) {
+			c := srv.dial()
+			for i := range uint64(3 * directEnter) {
+				wantEcho(t, c, payload(round<<32|i, 50))
+			}
+			_ = c.CloseWrite()
+			wantRest(t, c, nil)
+			srv.wantCause(io.EOF)
+		}
+		if st := srv.Stats(); st.ToDirect == 0 && srv.Engine().Features&ring.DirectDescriptors != 0 {
+			t.Error("no connection went to direct descriptors")
 		}
 	})
 }

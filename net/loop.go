@@ -26,7 +26,6 @@ type loop struct {
 	r     *ring.Ring
 	waker *ring.Waker
 	mail  mailbox
-	begin time.Time
 
 	group    *bufring.Group  // what the kernel receives into
 	large    *bufring.Pool   // what bulk connections receive into directly
@@ -83,6 +82,7 @@ type loop struct {
 
 	freeSegments *segment
 	spin         spinner
+	glances      int // between looks at the clock
 	gather       gatherer
 	stats        Stats
 	final        Stats // the last snapshot, after the loop has ended
@@ -108,10 +108,15 @@ var copySizes = []bufring.PoolOptions{{BufBytes: 2 << 10, Count: 8192}, {BufByte
 
 // newLoop makes what a loop needs, except what only its own thread can.
 func newLoop(index int, o *Options, h handlers) (*loop, error) {
-	l := &loop{index: index, o: o, h: h, begin: time.Now(), done: make(chan struct{}),
+	l := &loop{index: index, o: o, h: h, done: make(chan struct{}),
 		batch: make([]ring.Completion, batchMax), spin: newSpinner(o.Spin), lingerCheck: 64}
 	var err error
-	l.r, err = ring.New(ring.Config{Engine: o.Engine, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Mask: o.Mask})
+	c := ring.Config{Engine: o.Engine, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Mask: o.Mask}
+	if o.over != nil {
+		l.r, err = o.over(index, c)
+	} else {
+		l.r, err = ring.New(c)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +124,10 @@ func newLoop(index int, o *Options, h handlers) (*loop, error) {
 	l.acceptMultishot = l.r.Have(ring.AcceptMultishot)
 	l.pollMultishot = l.r.Have(ring.PollMultishot)
 	l.share = max(1, o.RecvBufs/8)
+	l.glances = 32 // about a microsecond
+	if l.r.Engine() != ring.Uring {
+		l.glances = 1 // each is a call
+	}
 	if l.waker, err = ring.NewWaker(l.r, userData(kindWake, 0, 0)); err != nil {
 		_ = l.r.Close()
 		return nil, err
@@ -242,7 +251,7 @@ func (l *loop) run(ready chan<- error) {
 }
 
 // clock is a monotonic time in nanoseconds.
-func (l *loop) clock() int64 { return int64(time.Since(l.begin)) }
+func (l *loop) clock() int64 { return int64(l.r.Now()) }
 
 // entry returns an empty entry, or nil when the queue is full for now.
 func (l *loop) entry() *ring.Entry { return l.r.Entry() }

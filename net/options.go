@@ -77,6 +77,9 @@ type Options struct {
 	// Logger takes the events of the server. Default slog.Default().
 	Logger *slog.Logger
 
+	// over makes a loop's ring in place of ring.New. For the package's tests.
+	over func(loop int, c ring.Config) (*ring.Ring, error)
+
 	// poison overwrites released buffers. For the package's tests.
 	poison bool
 }

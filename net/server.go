@@ -114,6 +114,9 @@ func (s *Server) Start(addrs ...string) (err error) {
 			return err
 		}
 		loops = append(loops, l)
+		if o.Engine == ring.Auto {
+			o.Engine = l.r.Engine() // all loops alike
+		}
 	}
 	var bound []netip.AddrPort
 	for _, a := range resolved {
@@ -133,6 +136,9 @@ func (s *Server) Start(addrs ...string) (err error) {
 			return err
 		}
 		started++
+	}
+	if why := loops[0].r.Reason(); why != nil {
+		o.Logger.Warn("ringnet: serving with epoll, since io_uring cannot be had", "err", why)
 	}
 	s.loops, s.addrs, s.info, s.state = loops, bound, info, serverRunning
 	s.ended = make(chan struct{})
@@ -204,6 +210,12 @@ func listenAll(loops []*loop, a listenAddr) (netip.AddrPort, error) {
 // describe says what a ring runs on.
 func describe(r *ring.Ring) EngineInfo {
 	info := EngineInfo{Kind: r.Engine(), Features: r.Features(), Reason: "io_uring is allowed here"}
+	if r.Engine() != ring.Uring {
+		info.Reason = "as chosen"
+		if why := r.Reason(); why != nil {
+			info.Reason = "io_uring cannot be had: " + why.Error()
+		}
+	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		info.Kernel = unix.ByteSliceToString(u.Release[:])

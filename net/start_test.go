@@ -4,9 +4,11 @@ package net
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	stdnet "net"
 	"net/netip"
 	"os"
@@ -16,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.com/ringnet/internal/forbid"
 	"example.com/ringnet/internal/leak"
 	"example.com/ringnet/ring"
 )
@@ -358,6 +361,7 @@ func TestServerThatFailedToStartCanBeStartedAgain(t *testing.T) {
 }
 
 func TestEngineSaysWhatTheLoopsRunOn(t *testing.T) {
+	needUring(t)
 	srv := serve(t, Options{Loops: 1, Engine: ring.Uring, Mask: ring.RecvMultishot, poison: true}, script{})
 	info := srv.Engine()
 	var u unix.Utsname
@@ -379,6 +383,7 @@ func TestEngineSaysWhatTheLoopsRunOn(t *testing.T) {
 
 func init() {
 	children["start"] = startAndPrint
+	children["engines"] = startEngines
 	children["start as nobody"] = func() error {
 		if err := unix.Setgid(65534); err != nil {
 			return err
@@ -415,10 +420,100 @@ func startAndPrint() error {
 	return nil
 }
 
-// The switch is the whole machine's, so this runs only where it is asked for (the
-// CI does, with nothing beside it), and it is off for no longer than a start takes:
-// the child is there already and waits.
-func TestStartWithIoUringSwitchedOff(t *testing.T) {
+// startEngines waits for a line, and starts a server with each engine.
+func startEngines() error {
+	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+		return err
+	}
+	before, err := leak.Descriptors()
+	if err != nil {
+		return err
+	}
+	for _, engine := range []ring.EngineKind{ring.Uring, ring.Auto, ring.Epoll} {
+		var log logbook
+		srv := &Server{Handler: bare{}, Options: Options{Loops: 2, Engine: engine, Logger: slog.New(slog.NewTextHandler(&log, nil))}}
+		if err := srv.Start("127.0.0.1:0"); err != nil {
+			fmt.Printf("%v: not supported: %v: %v\n", engine, errors.Is(err, ring.ErrNotSupported), err)
+			continue
+		}
+		fmt.Printf("%v: %v, log %q\n", engine, srv.Engine(), log.String())
+		c, err := connect(srv.Addrs()[0])
+		if err == nil {
+			err = errors.Join(exchange(c, payload(1, 100000)), c.Close())
+		}
+		if err := errors.Join(err, srv.Close()); err != nil {
+			return err
+		}
+	}
+	after, err := leak.Descriptors()
+	if err != nil {
+		return err
+	}
+	if len(after) > len(before)+2 { // Go's own poller may have begun
+		return fmt.Errorf("%d descriptors before, %d after", len(before), len(after))
+	}
+	fmt.Println("end")
+	return nil
+}
+
+// Where io_uring is forbidden, Auto serves with epoll and tells why, and an
+// explicit choice of io_uring fails with what would mend it.
+func TestServerWithoutUring(t *testing.T) {
+	cases := []struct {
+		name  string
+		env   string
+		off   bool
+		cause []string
+	}{
+		{name: "seccomp", env: forbid.Variable + "=1", cause: []string{"seccomp filter", "run the container with a profile that allows"}},
+		{name: "sysctl", env: "A=B", off: true, cause: []string{"kernel.io_uring_disabled is 2", "sysctl -w kernel.io_uring_disabled=0"}},
+	}
+	for _, cs := range cases {
+		t.Run(cs.name, func(t *testing.T) {
+			cmd := child(t, "engines", cs.env)
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			cmd.Stdout = &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if cs.off {
+				defer switchUringOff(t)()
+			}
+			if _, err := io.WriteString(in, "\n"); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); err != nil {
+				t.Fatalf("%v\n%s", err, out.String())
+			}
+			want := [][]string{
+				append([]string{"uring: not supported: true: "}, cs.cause...),
+				append([]string{"auto: epoll on Linux", "io_uring cannot be had", "level=WARN", "serving with epoll"}, cs.cause...),
+				{"epoll: epoll on Linux", "as chosen", `log ""`},
+				{"end"},
+			}
+			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+			if len(lines) != len(want) {
+				t.Fatalf("it says %q", lines)
+			}
+			for i, parts := range want {
+				for _, part := range parts {
+					if !strings.Contains(lines[i], part) {
+						t.Errorf("line %d does not say %q: %s", i, part, lines[i])
+					}
+				}
+			}
+		})
+	}
+}
+
+// switchUringOff does so for the whole machine; restore undoes it. It runs only
+// where it is asked for, as by the CI, with nothing beside it.
+func switchUringOff(t *testing.T) (restore func()) {
+	t.Helper()
 	if os.Getenv("RINGNET_TEST_SYSCTL") == "" {
 		t.Skip("switches io_uring off for the whole machine for a moment: set RINGNET_TEST_SYSCTL=1 to run it")
 	}
@@ -427,54 +522,13 @@ func TestStartWithIoUringSwitchedOff(t *testing.T) {
 	if err != nil {
 		t.Skipf("this kernel has no such switch: %v", err)
 	}
-	if unix.Access(sysctl, unix.W_OK) != nil {
-		t.Skip("needs root")
-	}
-	cmd := child(t, "start", "RINGNET_TEST_ADDR=127.0.0.1:0")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	restore := func() {
-		if err := os.WriteFile(sysctl, old, 0); err != nil {
-			t.Errorf("%s could not be restored: %v", sysctl, err)
-		}
-	}
-	defer restore()
 	if err := os.WriteFile(sysctl, []byte("2\n"), 0); err != nil {
 		t.Skipf("the switch cannot be set: %v", err)
 	}
-	if _, err := io.WriteString(in, "\n"); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewReader(out)
-	said, err := lines.ReadString('\n')
-	restore()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, part := range []string{"kernel.io_uring_disabled", "sysctl -w kernel.io_uring_disabled=0", "not supported: true"} {
-		if !strings.Contains(said, part) {
-			t.Errorf("the error does not say %q: %s", part, said)
+	return func() {
+		if err := os.WriteFile(sysctl, old, 0); err != nil {
+			t.Errorf("%s could not be restored: %v", sysctl, err)
 		}
-	}
-	open, err := lines.ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	var before, after int
-	if _, err := fmt.Sscanf(open, "descriptors: %d and %d", &before, &after); err != nil || before != after {
-		t.Errorf("something is left open: %s", open)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.com/ringnet/internal/forbid"
 	"example.com/ringnet/internal/leak"
 	"example.com/ringnet/ring"
 )
@@ -48,6 +49,9 @@ type variant struct {
 var variants = []variant{
 	{name: "default", Options: Options{Loops: 1}},
 	{name: "poisoned", Options: Options{Loops: 1, poison: true}},
+	{name: "epoll", Options: Options{Loops: 1, Engine: ring.Epoll, poison: true}},
+	{name: "epoll no features", Options: Options{Loops: 1, Engine: ring.Epoll, Mask: maskAll, poison: true}},
+	{name: "epoll queues of 1 and 2", Options: Options{Loops: 1, Engine: ring.Epoll, EntryCount: 1, CompletionCount: 2, poison: true}},
 	{name: "loops", Options: Options{Loops: 3, poison: true}},
 	{name: "no recv multishot", Options: Options{Loops: 1, Mask: ring.RecvMultishot, poison: true}},
 	{name: "no accept multishot", Options: Options{Loops: 1, Mask: ring.AcceptMultishot, poison: true}},
@@ -96,13 +100,37 @@ var modes = []struct {
 	{name: "bulk", Options: Options{Loops: 1, poison: true}, bulk: true},
 }
 
+// needUring skips a test that is about io_uring where that cannot be had, as in
+// the child that runs this suite without it.
+func needUring(t *testing.T) {
+	t.Helper()
+	if err := ring.Have(ring.BufferRings); errors.Is(err, ring.ErrNotSupported) {
+		t.Skipf("needs io_uring: %v", err)
+	}
+}
+
 // patience is how long any one event may take. It is met only by failures, so it
 // allows for a loaded machine, the race detector and GOGC=1.
-const patience = 10 * time.Second
+var patience = 10 * time.Second
+
+// patienceVariable sets another one. The tests that internal/planted runs wait in
+// vain, as a rule.
+const patienceVariable = "RINGNET_TEST_PATIENCE"
+
+func init() {
+	if v := os.Getenv(patienceVariable); v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			panic(err)
+		}
+		patience = d
+	}
+}
 
 // TestMain is also the entry of the children that some tests start: those that
 // change what holds for a whole process.
 func TestMain(m *testing.M) {
+	forbid.Again()
 	// The poller of the Go runtime opens its descriptors on first use.
 	if ln, err := stdnet.Listen("tcp", "127.0.0.1:0"); err == nil {
 		_ = ln.Close()

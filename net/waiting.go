@@ -175,8 +175,8 @@ func (l *loop) wait() {
 func (l *loop) look(start int64) bool {
 	end := start + int64(l.spin.window)
 	for {
-		for range 32 { // about a microsecond between looks at the clock
-			if l.r.NeedsEnter() || l.r.Ready() > 0 || l.mail.roused() {
+		for range l.glances {
+			if l.r.Glance() || l.mail.roused() {
 				return true
 			}
 		}

@@ -35,7 +35,7 @@ func TestNewExplainsWhyIoUringCannotBeHad(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(unix.ErrnoName(tt.errno), func(t *testing.T) {
 			withFilter(t, unix.SYS_IO_URING_SETUP, tt.errno, func() {
-				r, err := New(Config{})
+				r, err := New(Config{Engine: Uring})
 				if err == nil {
 					t.Error("a ring was made")
 					_ = r.Close()
@@ -56,8 +56,25 @@ func TestNewExplainsWhyIoUringCannotBeHad(t *testing.T) {
 						t.Errorf("%q does not say %q", err, s)
 					}
 				}
+				wantFallback(t, err, tt.unsupported || tt.errno == unix.ENOMEM)
 			})
 		})
+	}
+}
+
+// wantFallback checks what Auto does where io_uring fails with reason.
+func wantFallback(t *testing.T, reason error, falls bool) {
+	t.Helper()
+	r, err := New(Config{})
+	if err != nil {
+		if falls || err.Error() != reason.Error() {
+			t.Errorf("Auto: %v, want the error of io_uring or a fallback (%v): %v", err, falls, reason)
+		}
+		return
+	}
+	defer r.Close()
+	if !falls || r.Engine() != Epoll || r.Reason() == nil || r.Reason().Error() != reason.Error() {
+		t.Errorf("Auto took %v because of %v, want a fallback (%v) because of: %v", r.Engine(), r.Reason(), falls, reason)
 	}
 }
 

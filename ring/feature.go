@@ -70,6 +70,9 @@ func (r *Ring) Have(f Features) bool {
 	if r.cfg.Mask&f != 0 {
 		return false
 	}
+	if r.kind != Uring {
+		return r.have&f == f
+	}
 	for i := range featureNames {
 		if one := Features(1 << i); f&one != 0 && Have(one) != nil {
 			return false

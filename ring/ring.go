@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.com/ringnet/internal/engine"
+	"example.com/ringnet/internal/engine/epoll"
 	"example.com/ringnet/internal/engine/uring"
 	"example.com/ringnet/internal/sys"
 )
@@ -56,33 +57,42 @@ const (
 	Auto EngineKind = iota
 	// Uring is the kernel's io_uring. Since Linux 6.1 (KernelFloor).
 	Uring
+	// Epoll does the same operations with epoll(7) and plain calls: wherever
+	// io_uring is forbidden or too old.
+	Epoll
+	// Sim is the simulated kernel of this module's own tests. It cannot be chosen.
+	Sim
 )
 
-// String is the name that flags use: auto, uring.
+// String is the name that flags use: auto, uring, epoll.
 func (k EngineKind) String() string {
 	switch k {
 	case Auto:
 		return "auto"
 	case Uring:
 		return "uring"
+	case Epoll:
+		return "epoll"
+	case Sim:
+		return "sim"
 	}
 	return fmt.Sprintf("EngineKind(%d)", uint8(k))
 }
 
 // ParseEngine reads a name as String gives it.
 func ParseEngine(name string) (EngineKind, error) {
-	for _, k := range []EngineKind{Auto, Uring} {
+	for _, k := range []EngineKind{Auto, Uring, Epoll} {
 		if name == k.String() {
 			return k, nil
 		}
 	}
-	return 0, fmt.Errorf("engine %q is unknown: use auto or uring", name)
+	return 0, fmt.Errorf("engine %q is unknown: use auto, uring or epoll", name)
 }
 
 // check fills the defaults in and refuses what is out of range.
 func (c Config) check() (Config, error) {
-	if c.Engine > Uring {
-		return c, fmt.Errorf("ring: Engine is %v: use ring.Auto or ring.Uring", c.Engine)
+	if c.Engine > Epoll {
+		return c, fmt.Errorf("ring: Engine is %v: use ring.Auto, ring.Uring or ring.Epoll", c.Engine)
 	}
 	if c.EntryCount == 0 {
 		c.EntryCount = 256
@@ -114,6 +124,7 @@ type Counters struct {
 	Overflows   uint64 // enters that found completions waiting outside the queue
 	Interrupts  uint64 // enters ended by a signal
 	Busy        uint64 // enters refused until completions are reaped
+	Glances     uint64 // polls of an engine that is not the kernel, see Glance
 }
 
 // Ring is one queue pair. See the package comment for who may use it when.
@@ -121,6 +132,9 @@ type Ring struct {
 	q        *sys.Queues
 	eng      engine.Engine
 	kind     EngineKind
+	reason   error    // why it is not io_uring, if that was to be tried
+	have     Features // of an engine that is not the kernel
+	passive  bool
 	cfg      Config
 	counters Counters
 }
@@ -132,13 +146,28 @@ var ErrBusy = errors.New("ring: busy, reap completions first")
 
 // New makes a ring, disabled until Enable. May be called on any goroutine.
 //
-// When io_uring cannot be had the error is a *[SetupError], which says the likely
-// cause and what would mend it.
+// With Engine Auto it is io_uring where that can be had, else epoll, and Reason
+// tells why. With Engine Uring, when io_uring cannot be had, the error is a
+// *[SetupError], which says the likely cause and what would mend it.
 func New(c Config) (*Ring, error) {
 	c, err := c.check()
 	if err != nil {
 		return nil, err
 	}
+	if c.Engine == Epoll {
+		return newEpoll(c, nil)
+	}
+	eng, err := newUring(c)
+	switch {
+	case err == nil:
+		return &Ring{q: eng.Queues(), eng: eng, kind: Uring, cfg: c}, nil
+	case c.Engine == Auto && (errors.Is(err, ErrNotSupported) || errors.Is(err, unix.ENOMEM)):
+		return newEpoll(c, err)
+	}
+	return nil, err
+}
+
+func newUring(c Config) (*uring.Engine, error) {
 	o := uring.Options{EntryCount: uint32(c.EntryCount), CompletionCount: uint32(c.CompletionCount),
 		SQPoll: c.SQPoll, BusyPoll: c.BusyPoll, NoRegisteredFd: c.Mask&RegisteredRing != 0}
 	if c.Mask&NoEntryArray != 0 {
@@ -154,7 +183,39 @@ func New(c Config) (*Ring, error) {
 	if err != nil {
 		return nil, setupError(err)
 	}
-	return &Ring{q: eng.Queues(), eng: eng, kind: Uring, cfg: c}, nil
+	if c.Engine == Auto {
+		// A kernel that has io_uring, but is too old for what makes it worth it.
+		if err := Have(BufferRings); errors.Is(err, ErrNotSupported) {
+			_ = eng.Close()
+			return nil, err
+		}
+	}
+	return eng, nil
+}
+
+// epollFeatures is what the emulation does; the others are about io_uring itself.
+const epollFeatures = BufferRings | AcceptMultishot | RecvMultishot | PollMultishot | SendZC | SendmsgZC | SyncMessage
+
+func newEpoll(c Config, reason error) (*Ring, error) {
+	if c.SQPoll > 0 || c.BusyPoll > 0 {
+		return nil, fmt.Errorf("ring: SQPoll and BusyPoll need io_uring: %w", ErrNotSupported)
+	}
+	eng, err := epoll.New(epoll.Options{EntryCount: uint32(c.EntryCount), CompletionCount: uint32(c.CompletionCount)})
+	if err != nil {
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+			err = fmt.Errorf("%w: no descriptor is free; raise the limit of open files ('ulimit -n' or LimitNOFILE=)", err)
+		}
+		return nil, fmt.Errorf("make an epoll ring: %w", err)
+	}
+	r := Over(eng, Epoll, epollFeatures, c)
+	r.reason = reason
+	return r, nil
+}
+
+// Over makes a ring over an engine that exists. For this module: the engine's type
+// is internal to it.
+func Over(eng engine.Engine, kind EngineKind, have Features, c Config) *Ring {
+	return &Ring{q: eng.Queues(), eng: eng, kind: kind, have: have, passive: eng.Passive(), cfg: c}
 }
 
 // Enable makes the calling thread the ring's own. The goroutine must be locked
@@ -173,6 +234,12 @@ func (r *Ring) Close() error { return r.eng.Close() }
 
 // Engine tells what stands behind the queues.
 func (r *Ring) Engine() EngineKind { return r.kind }
+
+// Reason is why Auto did not choose io_uring; nil if it did, or had no choice.
+func (r *Ring) Reason() error { return r.reason }
+
+// Now is a monotonic clock, from an arbitrary beginning.
+func (r *Ring) Now() time.Duration { return r.eng.Now() }
 
 // EntryCount is the size of the submission queue.
 func (r *Ring) EntryCount() int { return int(r.q.EntryCount()) }
@@ -280,6 +347,20 @@ func (r *Ring) Ready() int { return int(r.q.Ready()) }
 // the kernel deferred to this thread, or completions that did not fit. Reading it
 // costs one load and no system call.
 func (r *Ring) NeedsEnter() bool { return r.q.NeedsEnter() }
+
+// Glance reports whether completions are there or can be had by a Poll. With
+// io_uring it costs two loads; where nobody fills the queue by himself it polls.
+func (r *Ring) Glance() bool {
+	if r.q.Ready() > 0 || r.q.NeedsEnter() {
+		return true
+	}
+	if !r.passive {
+		return false
+	}
+	r.counters.Glances++
+	_, _ = r.eng.Poll(0) // an errno comes again with the next enter
+	return r.q.Ready() > 0
+}
 
 // Reap copies completions into dst, oldest first, gives their places back to the
 // engine, and returns how many it copied.

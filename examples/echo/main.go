@@ -44,7 +44,7 @@ func main() {
 func run() error {
 	addr := flag.String("addr", "127.0.0.1:9000", "address to listen on, host:port")
 	loops := flag.Int("loops", runtime.GOMAXPROCS(0), "event loops, one thread each")
-	engine := flag.String("engine", "auto", "what drives the loops: auto or uring")
+	engine := flag.String("engine", "auto", "what drives the loops: auto, uring or epoll")
 	flag.Parse()
 	kind, err := ring.ParseEngine(*engine)
 	if err != nil {

@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	stdnet "net"
@@ -15,6 +16,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"example.com/ringnet/internal/forbid"
+	"example.com/ringnet/ring"
 )
 
 // limit is how long anything may take.
@@ -22,6 +26,7 @@ const limit = 20 * time.Second
 
 // TestMain is the example itself where the environment asks for it.
 func TestMain(m *testing.M) {
+	forbid.Again()
 	if os.Getenv("RINGNET_TEST_ECHO") != "" {
 		main()
 		return
@@ -37,10 +42,12 @@ type example struct {
 	errors bytes.Buffer
 }
 
-func start(t *testing.T, args ...string) *example {
+func start(t *testing.T, args ...string) *example { return startWith(t, nil, args...) }
+
+func startWith(t *testing.T, env []string, args ...string) *example {
 	t.Helper()
 	e := &example{t: t, cmd: exec.Command(os.Args[0], args...)}
-	e.cmd.Env = append(os.Environ(), "RINGNET_TEST_ECHO=1")
+	e.cmd.Env = append(append(os.Environ(), "RINGNET_TEST_ECHO=1"), env...)
 	e.cmd.Stderr = &e.errors
 	out, err := e.cmd.StdoutPipe()
 	if err != nil {
@@ -86,8 +93,12 @@ func TestEchoServesAndDrainsOnASignal(t *testing.T) {
 		t.Run(sig.String(), func(t *testing.T) {
 			e := start(t, "-addr", "127.0.0.1:0", "-loops", "2")
 			addr := e.serving(2)
-			if engine := e.line(); !strings.HasPrefix(engine, "engine: uring") || !strings.Contains(engine, "recv-multishot") {
-				t.Errorf("it says %q: want the engine and the kernel's features", engine)
+			kind := "uring"
+			if errors.Is(ring.Have(ring.BufferRings), ring.ErrNotSupported) {
+				kind = "epoll"
+			}
+			if engine := e.line(); !strings.HasPrefix(engine, "engine: "+kind) || !strings.Contains(engine, "recv-multishot") {
+				t.Errorf("it says %q: want the engine and its features", engine)
 			}
 			sent := 0
 			for i := range 4 {
@@ -127,6 +138,45 @@ func TestEchoServesAndDrainsOnASignal(t *testing.T) {
 	}
 }
 
+func TestEchoServesOnEpollWhereUringIsForbidden(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		engine string
+		env    []string
+		says   []string
+	}{
+		{name: "forbidden", engine: "auto", env: []string{forbid.Variable + "=1"}, says: []string{"engine: epoll", "io_uring cannot be had", "seccomp"}},
+		{name: "chosen", engine: "epoll", says: []string{"engine: epoll", "as chosen"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := startWith(t, c.env, "-addr", "127.0.0.1:0", "-loops", "1", "-engine", c.engine)
+			addr, engine := e.serving(1), e.line()
+			for _, part := range c.says {
+				if !strings.Contains(engine, part) {
+					t.Errorf("it does not say %q: %s", part, engine)
+				}
+			}
+			conn, err := stdnet.Dial("tcp", addr.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(limit))
+			got := make([]byte, 5)
+			if _, err := conn.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(conn, got); err != nil || string(got) != "hello" {
+				t.Errorf("echo: %q, %v", got, err)
+			}
+		})
+	}
+	e := startWith(t, []string{forbid.Variable + "=1"}, "-addr", "127.0.0.1:0", "-engine", "uring")
+	if err := e.cmd.Wait(); err == nil || !strings.Contains(e.errors.String(), "run the container with a profile that allows") {
+		t.Errorf("an explicit uring that is forbidden: %v: %s", err, e.errors.String())
+	}
+}
+
 func TestEchoThatCannotStartSaysWhy(t *testing.T) {
 	ln, err := stdnet.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -138,7 +188,7 @@ func TestEchoThatCannotStartSaysWhy(t *testing.T) {
 		args []string
 		says []string
 	}{
-		{name: "engine that is not there", args: []string{"-engine", "kqueue"}, says: []string{"kqueue", "auto", "uring"}},
+		{name: "engine that is not there", args: []string{"-engine", "kqueue"}, says: []string{"kqueue", "auto", "uring", "epoll"}},
 		{name: "address that is taken", args: []string{"-addr", ln.Addr().String()}, says: []string{ln.Addr().String(), "address already in use", "another port"}},
 		{name: "address that is none", args: []string{"-addr", "nowhere"}, says: []string{"nowhere"}},
 		{name: "too many loops", args: []string{"-addr", "127.0.0.1:0", "-loops", "5000"}, says: []string{"Loops", "5000", "1024"}},

@@ -38,6 +38,14 @@ type Engine interface {
 	// Safe for concurrent use, also with Close.
 	Wake(userData uint64) error
 
+	// Passive reports that completions come only out of calls of this interface:
+	// nobody else writes to the queues. Who looks for completions in shared memory
+	// would look in vain, and has to Poll.
+	Passive() bool
+
+	// Now is a monotonic clock, from an arbitrary beginning.
+	Now() time.Duration
+
 	// Close ends the engine and frees the queues. Nothing may be in flight.
 	Close() error
 

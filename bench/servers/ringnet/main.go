@@ -8,6 +8,7 @@ import (
 
 	"example.com/ringnet/bench/internal/control"
 	"example.com/ringnet/net"
+	"example.com/ringnet/ring"
 )
 
 func main() {
@@ -15,7 +16,12 @@ func main() {
 	style := flag.String("style", "send", "how to echo: send (Detach and Send, no copy) or write (Write, a copy)")
 	spin := flag.Duration("spin", 0, "how long to look for completions before sleeping; 0 is the library's default, negative is never")
 	bulk := flag.Bool("bulk", true, "let connections change to direct receives for large messages")
+	engine := flag.String("engine", "auto", "what drives the loop: auto, uring or epoll")
 	flag.Parse()
+	kind, err := ring.ParseEngine(*engine)
+	if err != nil {
+		control.Fail(err)
+	}
 
 	var handler net.Handler
 	switch *style {
@@ -26,7 +32,7 @@ func main() {
 	default:
 		control.Fail(fmt.Errorf("-style %q: use send or write", *style))
 	}
-	s := &net.Server{Handler: handler, Options: net.Options{Loops: 1, Spin: *spin, NoBulk: !*bulk, CloseTimeout: time.Second}}
+	s := &net.Server{Handler: handler, Options: net.Options{Engine: kind, Loops: 1, Spin: *spin, NoBulk: !*bulk, CloseTimeout: time.Second}}
 	if err := s.Start(*addr); err != nil {
 		control.Fail(err)
 	}

@@ -28,9 +28,10 @@ type Options struct {
 
 // Engine is an io_uring.
 type Engine struct {
-	sockets
-	u    *sys.Uring
-	opts Options
+	engine.KernelSockets
+	u     *sys.Uring
+	opts  Options
+	begin time.Time
 
 	thread int    // the one that called Enable, 0: none yet
 	handed uint32 // entries handed to the polling kernel thread, see polled
@@ -79,7 +80,7 @@ func New(o Options) (*Engine, error) {
 		u, err := sys.Setup(o.EntryCount, sys.Params{Flags: flags, CQEntries: o.CompletionCount,
 			SQThreadIdle: uint32(o.SQPoll / time.Millisecond)})
 		if err == nil {
-			return &Engine{u: u, opts: o}, nil
+			return &Engine{u: u, opts: o, begin: time.Now()}, nil
 		}
 		if !errors.Is(err, unix.EINVAL) {
 			return nil, err
@@ -182,6 +183,12 @@ func (e *Engine) Wake(userData uint64) error {
 	}
 	return sys.SendMessage(e.u.Fd(), userData, 0)
 }
+
+// Passive implements engine.Engine: the kernel posts completions at any time.
+func (e *Engine) Passive() bool { return false }
+
+// Now implements engine.Engine.
+func (e *Engine) Now() time.Duration { return time.Since(e.begin) }
 
 // Close implements engine.Engine.
 func (e *Engine) Close() error {

@@ -1,0 +1,30 @@
+//go:build linux
+
+package engine
+
+import (
+	"net/netip"
+	"syscall"
+
+	"example.com/ringnet/internal/sys"
+)
+
+// KernelSockets are the kernel's own socket calls, for engines that work on real
+// sockets.
+type KernelSockets struct{}
+
+func (KernelSockets) ListenTCP(addr netip.AddrPort, backlog int, shared, v6only bool) (int, error) {
+	return sys.ListenTCP(addr, backlog, shared, v6only)
+}
+func (KernelSockets) LocalAddr(fd int) (netip.AddrPort, error) { return sys.LocalAddr(fd) }
+func (KernelSockets) PeerAddr(fd int) (netip.AddrPort, error)  { return sys.PeerAddr(fd) }
+func (KernelSockets) SetInt(fd, level, name, value int) error {
+	return sys.SetInt(fd, level, name, value)
+}
+func (KernelSockets) GetInt(fd, level, name int) (int, error)                 { return sys.GetInt(fd, level, name) }
+func (KernelSockets) SetLinger(fd, seconds int) error                         { return sys.SetLinger(fd, seconds) }
+func (KernelSockets) Recv(fd int, b []byte) (int, syscall.Errno)              { return sys.Recv(fd, b) }
+func (KernelSockets) Send(fd int, b []byte) (int, syscall.Errno)              { return sys.Send(fd, b) }
+func (KernelSockets) Shutdown(fd, how int) syscall.Errno                      { return sys.Shutdown(fd, how) }
+func (KernelSockets) CloseFd(fd int) syscall.Errno                            { return sys.Close(fd) }
+func (KernelSockets) SendMessage(fd int, m *sys.Message) (int, syscall.Errno) { return m.Send(fd) }
