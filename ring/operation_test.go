@@ -4,6 +4,7 @@ package ring
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,6 +92,28 @@ func TestEveryOperationOnEveryKindOfRing(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// uringOnly are the operations and flags that the epoll engine answers with EINVAL.
+// Nothing in this module needs them.
+var uringOnly = []string{
+	"PrepareTimeout, counting",
+	"PrepareLinkTimeout",
+	"PrepareNop, linked",
+	"PrepareSendZC, refused", // it is a copy anyway
+}
+
+func TestEveryOperationOnEpoll(t *testing.T) {
+	for _, o := range operations {
+		t.Run(o.name, func(t *testing.T) {
+			r := open(t, Config{Engine: Epoll, EntryCount: 8, CompletionCount: 64})
+			if !r.Have(o.needs) || slices.Contains(uringOnly, o.name) {
+				t.Skipf("the epoll engine does not do this")
+			}
+			o.run(t, r)
+			r.silent()
+		})
 	}
 }
 

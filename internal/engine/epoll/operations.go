@@ -48,6 +48,10 @@ func (e *Engine) start(entry *sys.Entry) {
 		e.finish(o, -int32(unix.EINVAL), 0)
 		return
 	}
+	if !e.within(entry) {
+		e.finish(o, -int32(unix.EFAULT), 0)
+		return
+	}
 	fd := int(entry.Fd)
 	switch entry.Opcode {
 	case sys.IORING_OP_NOP:
@@ -95,6 +99,25 @@ func (e *Engine) start(entry *sys.Entry) {
 	default:
 		e.finish(o, -int32(unix.EINVAL), 0)
 	}
+}
+
+// within reports that an entry with a registered buffer stays inside of it.
+func (e *Engine) within(entry *sys.Entry) bool {
+	switch entry.Opcode {
+	case sys.IORING_OP_READ_FIXED, sys.IORING_OP_WRITE_FIXED:
+	case sys.IORING_OP_SEND_ZC, sys.IORING_OP_SENDMSG_ZC:
+		if entry.Ioprio&sys.IORING_RECVSEND_FIXED_BUF == 0 {
+			return true
+		}
+	default:
+		return true
+	}
+	if int(entry.BufIndex) >= len(e.buffers) {
+		return false
+	}
+	b := e.buffers[entry.BufIndex]
+	from := sys.Address(b)
+	return entry.Addr >= from && entry.Addr-from <= uint64(len(b)) && uint64(entry.Len) <= uint64(len(b))-(entry.Addr-from)
 }
 
 // try makes the first attempt at an operation.
