@@ -138,7 +138,9 @@ func (e *Engine) collect() {
 			return // EINTR; the events stay
 		}
 		e.dispatch(e.events[:n])
-		if n < len(e.events) {
+		// More than fits half of the queue would have others wait, and end
+		// multishot operations for want of room.
+		if n < len(e.events) || e.host.Room() < e.host.Queues.CompletionCount()/2 {
 			return
 		}
 	}
