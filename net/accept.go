@@ -160,6 +160,15 @@ func (l *loop) stopAccepting() {
 	}
 }
 
+// onCancelAccept takes the completion of an accept's cancel. As with others (see
+// onCancel), one that came too late may leave the accept armed: try again.
+func (l *loop) onCancelAccept(i uint32, cqe *ring.Completion) {
+	if ln := &l.listeners[i]; cqe.Res < 0 && ln.armed {
+		ln.cancelling = false
+		l.armLater = true
+	}
+}
+
 func (l *loop) closeListener(ln *listener) {
 	if ln.fd >= 0 {
 		_ = l.r.CloseFd(ln.fd)

@@ -121,9 +121,9 @@ func (l *loop) end(c *Conn) {
 
 // cancel ends an armed receive or poll; it is over with its own last completion.
 func (l *loop) cancel(c *Conn, k kind) {
-	busy := cancelling
+	busy, own := cancelling, kindCancel
 	if k == kindRoom {
-		busy = leaving
+		busy, own = leaving, kindCancelRoom
 	}
 	if c.state&busy != 0 {
 		return
@@ -134,7 +134,7 @@ func (l *loop) cancel(c *Conn, k kind) {
 		return
 	}
 	e.PrepareCancel(userData(k, c.gen, c.slot))
-	e.SetUserData(userData(kindCancel, c.gen, c.slot))
+	e.SetUserData(userData(own, c.gen, c.slot))
 	c.state |= busy
 	c.cancels++
 	l.inFlight++
@@ -142,12 +142,13 @@ func (l *loop) cancel(c *Conn, k kind) {
 
 // onCancel takes the completion of a cancel. ENOENT and EALREADY are ordinary: the
 // operation has ended, or is running and could not be stopped just then. In the
-// second case it may be armed still, so settle may try again.
-func (l *loop) onCancel(c *Conn, cqe *ring.Completion) {
+// second case it may be armed still, so settle may try again. Only that one: were
+// the other one's cancel sent again as well, each failure would make two more.
+func (l *loop) onCancel(c *Conn, cqe *ring.Completion, busy state) {
 	c.cancels--
 	l.inFlight--
 	if cqe.Res < 0 {
-		c.state &^= cancelling | leaving
+		c.state &^= busy
 	}
 	l.settle(c)
 }

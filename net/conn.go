@@ -158,12 +158,12 @@ func (c *Conn) PauseRead() {
 }
 
 // ResumeRead undoes PauseRead. Bytes that were left unconsumed or came meanwhile
-// are offered again, without waiting for more; called within OnData, those that
-// OnData is looking at are not.
+// are offered again, without waiting for more, unless the stream has ended; called
+// within OnData, those that OnData is looking at are not.
 func (c *Conn) ResumeRead() {
 	if c.state&paused != 0 {
 		c.state &^= paused
-		if c.state&hasKept != 0 && c.l.offering != c {
+		if c.state&(hasKept|sawEOF) == hasKept && c.l.offering != c {
 			c.state |= offerPending
 		}
 		c.l.mark(c)

@@ -309,7 +309,7 @@ func (l *loop) dispatchSome() {
 func (l *loop) complete(cqe *ring.Completion) {
 	k, gen, slot := splitUserData(cqe.UserData)
 	switch k {
-	case kindRecv, kindSend, kindPoll, kindRoom, kindCancel:
+	case kindRecv, kindSend, kindPoll, kindRoom, kindCancel, kindCancelRoom:
 		c := l.table.find(gen, slot)
 		if c == nil {
 			l.stale(cqe)
@@ -325,12 +325,15 @@ func (l *loop) complete(cqe *ring.Completion) {
 		case kindRoom:
 			l.onRoom(c, cqe)
 		case kindCancel:
-			l.onCancel(c, cqe)
+			l.onCancel(c, cqe, cancelling)
+		case kindCancelRoom:
+			l.onCancel(c, cqe, leaving)
 		}
 	case kindAccept:
 		l.onAccept(slot, cqe)
 	case kindCancelAccept:
 		l.inFlight--
+		l.onCancelAccept(slot, cqe)
 	case kindWake:
 		if l.waker.Armed() && !cqe.More() {
 			l.inFlight--

@@ -52,7 +52,7 @@ func (s *Stats) add(o *Stats) {
 		{&s.BytesReceived, o.BytesReceived}, {&s.BytesSent, o.BytesSent},
 		{&s.Ring.Enters, o.Ring.Enters}, {&s.Ring.Waits, o.Ring.Waits}, {&s.Ring.Submitted, o.Ring.Submitted},
 		{&s.Ring.Completions, o.Ring.Completions}, {&s.Ring.Overflows, o.Ring.Overflows},
-		{&s.Ring.Interrupts, o.Ring.Interrupts}, {&s.Ring.Busy, o.Ring.Busy},
+		{&s.Ring.Interrupts, o.Ring.Interrupts}, {&s.Ring.Busy, o.Ring.Busy}, {&s.Ring.Glances, o.Ring.Glances},
 		{&s.Arms, o.Arms}, {&s.NoBuffers, o.NoBuffers}, {&s.Starved, o.Starved}, {&s.ToBulk, o.ToBulk},
 		{&s.ToDirect, o.ToDirect}, {&s.ToSmall, o.ToSmall}, {&s.DirectReceives, o.DirectReceives}, {&s.DirectSends, o.DirectSends},
 		{&s.ShortSends, o.ShortSends}, {&s.HighWater, o.HighWater}, {&s.HeapBuffers, o.HeapBuffers},
@@ -73,8 +73,11 @@ func (l *loop) snapshot() Stats {
 	s.Connections = uint64(l.table.used)
 	s.Ring = l.r.Counters()
 	s.InFlight = l.inFlight
+	// What was released, as opposed to put, is home when it is reclaimed.
+	l.group.Reclaim()
 	s.LeasesOut = l.group.Leased()
 	for _, p := range l.copies {
+		p.Reclaim()
 		s.CopiesOut += p.Out()
 	}
 	return s

@@ -14,6 +14,7 @@ const (
 	kindCancel
 	kindWake
 	kindCancelAccept
+	kindCancelRoom
 )
 
 // An operation's user data names it without a pointer:

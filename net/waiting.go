@@ -200,5 +200,10 @@ func (l *loop) sleep(start int64, note bool) {
 
 // pressing reports work that does not come through the completion queue.
 func (l *loop) pressing() bool {
-	return len(l.readyList) > 0 || len(l.retry) > 0 || len(l.dirty) > 0 || l.armLater || l.mail.roused()
+	if len(l.readyList) > 0 || len(l.retry) > 0 || len(l.dirty) > 0 || l.armLater || l.mail.roused() {
+		return true
+	}
+	// Some that feed has let go on may not read at all, or have nothing to read;
+	// then no completion would bring the turn in which the next have theirs.
+	return len(l.starved) > 0 && l.group.Available() >= l.enough()
 }
