@@ -4,9 +4,11 @@ package bufring
 
 import (
 	"errors"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -377,6 +379,64 @@ func TestAwaitLosesNoReleaseUnderStress(t *testing.T) {
 	close(leases)
 	holding.Wait()
 	t.Logf("slept %d times in %d leases", slept, rounds)
+}
+
+// A release on another processor happens at the very moment at which the owner asks
+// to be told of it and looks for the last time. Either he finds the buffer, or he is
+// told.
+func TestReleaseAtTheMomentOfAwaitIsFoundOrTold(t *testing.T) {
+	const (
+		rounds, budget = 100_000, 400 * time.Millisecond
+		patient        = 1 << 14 // looks, without which both would seldom run at once
+	)
+	p := newPool(t, PoolOptions{BufBytes: 8, Count: 1})
+	var told, stop atomic.Bool
+	p.Notify(func() { told.Store(true) })
+	var handed atomic.Pointer[Lease]
+	var releasing sync.WaitGroup
+	defer releasing.Wait()
+	defer stop.Store(true)
+	releasing.Go(func() {
+		for idle := 0; !stop.Load(); {
+			if l := handed.Swap(nil); l != nil {
+				l.Release()
+				idle = 0
+			} else if idle++; idle%patient == 0 {
+				runtime.Gosched() // the owner may need this processor
+			}
+		}
+	})
+	var lease Lease
+	found, slept := 0, 0
+	start := time.Now()
+	for round := 0; round < rounds && time.Since(start) < budget; round++ {
+		lease = p.mustLease(t)
+		p.waiting.Store(false) // what the round before left
+		told.Store(false)
+		handed.Store(&lease)
+		for range rand.IntN(1 << rand.IntN(9)) { // so that every moment has its turn
+			told.Load()
+		}
+		p.Await()
+		if p.Reclaim() > 0 {
+			found++
+			continue
+		}
+		slept++
+		asleep := time.Now()
+		for idle := 1; !told.Load(); idle++ {
+			if idle%patient == 0 {
+				runtime.Gosched()
+				if time.Since(asleep) > limit/3 {
+					t.Fatalf("round %d: neither found nor told of", round)
+				}
+			}
+		}
+		if n := p.Reclaim(); n != 1 {
+			t.Fatalf("round %d: told of a release, and reclaimed %d", round, n)
+		}
+	}
+	t.Logf("found %d times, told of %d times", found, slept)
 }
 
 // Many goroutines release at once; every buffer comes back exactly once.

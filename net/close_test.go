@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	stdnet "net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/ringnet/bufring"
 )
 
 func TestCloseSendsWhatWasWritten(t *testing.T) {
@@ -613,6 +616,69 @@ func TestPanicOfOneBulkConnectionDoesNotForgetAnother(t *testing.T) {
 	await(t, done, "the other connection to receive everything")
 	if err := srv.cause(); !errors.As(err, new(*PanicError)) {
 		t.Errorf("OnClose was told %v, want a *PanicError", err)
+	}
+}
+
+// A connection that is parked for want of a receive buffer has nothing in flight,
+// so it ends at once, and is still in the list when the buffers come back.
+func TestParkedConnectionEndsOnce(t *testing.T) {
+	ends := []struct {
+		name  string
+		end   func(c *Conn)
+		cause error
+	}{
+		{name: "Close", end: (*Conn).Close},
+		{name: "Abort", end: func(c *Conn) { c.Abort(errTest) }, cause: errTest},
+		{name: "CloseWrite, Abort", end: func(c *Conn) { _ = c.CloseWrite(); c.Abort(errTest) }, cause: errTest},
+		{name: "a panic", end: func(c *Conn) { c.l.call(c, func() { panic(errTest) }) }},
+	}
+	for _, e := range ends {
+		t.Run(e.name, func(t *testing.T) {
+			const bufs, conns = 4, 12
+			var held []bufring.Lease
+			hold := true
+			srv := serve(t, Options{Loops: 1, RecvBufs: bufs, RecvBufBytes: 64, NoBulk: true, poison: true}, script{
+				data: func(c *Conn, b []byte) int {
+					_, _ = c.Write(b)
+					if hold {
+						lease, err := c.Detach()
+						if err != nil {
+							t.Errorf("detach: %v", err)
+						}
+						held = append(held, lease)
+					}
+					return len(b)
+				}})
+			for range conns {
+				write(t, srv.dial(), []byte("hello"))
+			}
+			until(t, "the others to be parked", func() bool { return srv.Stats().Starved >= conns-bufs })
+			ended := 0
+			srv.onLoop(0, func(l *loop) {
+				for _, c := range slices.Clone(l.starved) {
+					ended++
+					l.guard(func() { e.end(c) })
+				}
+			})
+			for range ended {
+				if err := srv.cause(); e.cause != nil && err != e.cause {
+					t.Errorf("OnClose was told %v, want %v", err, e.cause)
+				}
+			}
+			if ended < conns-bufs {
+				t.Errorf("%d connections were parked, want %d", ended, conns-bufs)
+			}
+			srv.onLoop(0, func(*loop) {
+				hold = false
+				for _, lease := range held {
+					lease.Release()
+				}
+			})
+			wantEcho(t, srv.dial(), []byte("still there"))
+			if st := srv.Stats(); st.Closed != uint64(ended) || st.Connections != uint64(conns-ended+1) {
+				t.Errorf("stats count %d closed and %d open, want %d and %d", st.Closed, st.Connections, ended, conns-ended+1)
+			}
+		})
 	}
 }
 

@@ -3,9 +3,11 @@
 package net
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -169,6 +171,100 @@ func TestGathererPausesOnlyWithManyBusyConnectionsAndSmallBatches(t *testing.T) 
 	}
 }
 
+// However waits turn out, a spinner's counts stay in their bounds, it looks in vain
+// but seldom, and never when it is told not to.
+func FuzzSpinner(f *testing.F) {
+	f.Add(int64(50*time.Microsecond), []byte{0, 0, 0, 0, 0, 1, 2, 0, 0, 3, 1, 2, 2})
+	f.Add(int64(0), []byte{0, 0, 0, 0, 0, 0, 1, 2})
+	f.Add(int64(-1), []byte{0, 0, 0, 0, 0, 0, 1, 2})
+	f.Add(int64(time.Millisecond), []byte{0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 3, 0, 5, 5})
+	f.Fuzz(func(t *testing.T, window int64, ops []byte) {
+		s := calmSpinner(time.Duration(window))
+		vain, waits := 0, 0
+		for _, op := range ops {
+			waits++
+			switch op % 6 {
+			case 0:
+				s.slept(s.window / 2)
+			case 1: // something is found, if it looks
+				if s.worth(0) {
+					s.found()
+				}
+			case 2, 4: // nothing is
+				if s.worth(0) {
+					s.missed()
+					vain++
+				} else {
+					s.slept(s.window + sleepLatency - 1)
+				}
+			case 3:
+				s.slept(s.window + sleepLatency)
+				if s.worth(0) {
+					t.Fatal("it looks after a long sleep")
+				}
+			case 5:
+				s.slept(time.Duration(window) * time.Duration(op)) // also what no clock says
+			}
+			if s.credit < 0 || s.credit > max(spinTrust, s.need) || s.need < spinStreak || s.need > spinDoubt || s.window < 0 {
+				t.Fatalf("after %d waits: %+v", waits, s)
+			}
+			if s.window == 0 && s.worth(0) {
+				t.Fatal("it looks although it is off")
+			}
+		}
+		for misses := 0; s.worth(0); misses++ {
+			if s.missed(); misses > 4 {
+				t.Fatal("it looks in vain without end")
+			}
+		}
+	})
+}
+
+// A gatherer counts no connection twice in an epoch, and pauses only when many have
+// received and the last batch was small.
+func FuzzGatherer(f *testing.F) {
+	f.Add([]byte{1, 2, 3, 200, 1, 2, 3, 255, 1, 200})
+	f.Add(append(bytes.Repeat([]byte{7, 200}, 600), 1, 2, 3, 4, 5, 6, 7, 8, 200))
+	many := make([]byte, 180)
+	for i := range many {
+		many[i] = byte(i)
+	}
+	f.Add(slices.Concat(many, []byte{255}, many[:3], []byte{200}, many, []byte{255, 200, 255, 255}))
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		var g gatherer
+		var conns [192]Conn
+		now := int64(0)
+		seen := map[*Conn]bool{}
+		last := 0 // connections that received in the last whole epoch
+		inBatch := 0
+		for _, op := range ops {
+			if int(op) < len(conns) {
+				c := &conns[op]
+				g.note(c)
+				seen[c] = true
+				inBatch++
+				continue
+			}
+			now += int64(gatherEpoch) * int64(op-192) / 30 // up to two epochs
+			if now >= g.nextAt {
+				last = len(seen)
+				clear(seen)
+			}
+			pause := g.pause(now)
+			if g.busy > last || g.busy < 0 || g.count < 0 || g.count > len(conns) {
+				t.Fatalf("%d busy connections of %d: %+v", g.busy, last, g)
+			}
+			if pause != 0 && pause != gatherPause {
+				t.Fatalf("it pauses for %v", pause)
+			}
+			if pause > 0 && (last < gatherFrom || inBatch >= gatherBatch) {
+				t.Fatalf("it pauses with %d busy connections and %d receives in a batch", last, inBatch)
+			}
+			inBatch = 0
+		}
+	})
+}
+
 func TestUserDataNamesWhatItWasMadeOf(t *testing.T) {
 	for _, k := range []kind{kindAccept, kindRecv, kindSend, kindPoll, kindCancel, kindWake, kindCancelAccept, 0, 255} {
 		for _, gen := range []uint32{0, 1, 0x123456, generationMask} {
@@ -284,6 +380,34 @@ func TestNoPostIsLost(t *testing.T) {
 			}
 			wantEcho(t, srv.dial(), []byte("still there"))
 		})
+	}
+}
+
+// A poster that finds the latch set leaves without waking anybody, so from the
+// moment on at which the loop looks at the queue it must not find it set.
+func TestMailboxClearsItsLatchBeforeItLooks(t *testing.T) {
+	woken := 0
+	m := mailbox{wake: func() { woken++ }}
+	if err := m.post(func() {}); err != nil || woken != 1 {
+		t.Fatalf("the first post: %v, woken %d times", err, woken)
+	}
+	m.mu.Lock() // the loop cannot look at the queue yet
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		m.run(func(f func()) { f() })
+	}()
+	deadline := time.Now().Add(time.Second)
+	for m.roused() && time.Now().Before(deadline) {
+		runtime.Gosched()
+	}
+	if m.roused() {
+		t.Error("the loop looks at the queue while the latch is set")
+	}
+	m.mu.Unlock()
+	await(t, ran, "the posts to be run")
+	if err := m.post(func() {}); err != nil || woken != 2 {
+		t.Errorf("a post after that: %v, woken %d times, want 2", err, woken)
 	}
 }
 

@@ -306,3 +306,8 @@ const SockaddrBytes = sys.SockaddrBytes
 // PutSockaddr writes addr in the kernel's form into b, which has at least
 // SockaddrBytes, and returns the part used, for PrepareConnect.
 func PutSockaddr(b []byte, addr netip.AddrPort) ([]byte, error) { return sys.PutSockaddr(b, addr) }
+
+// ParseSockaddr reads an address in the kernel's form, as PutSockaddr writes it;
+// ok is false when b is too short for its family, or the family is not an IP one.
+// An IPv4 address in IPv6 form comes out as IPv4. Safe for concurrent use.
+func ParseSockaddr(b []byte) (addr netip.AddrPort, ok bool) { return sys.ParseSockaddr(b) }

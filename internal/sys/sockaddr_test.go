@@ -152,3 +152,38 @@ func FuzzParseSockaddr(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPutSockaddr goes the other way: any address that can be written comes back.
+func FuzzPutSockaddr(f *testing.F) {
+	f.Add([]byte{127, 0, 0, 1}, "", uint16(80))
+	f.Add([]byte{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, "lo", uint16(0))
+	f.Add([]byte{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, "4294967295", uint16(65535))
+	f.Add([]byte{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, "0", uint16(1))
+	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4}, "", uint16(1))
+	f.Add([]byte{1, 2, 3}, "", uint16(1))
+	f.Fuzz(func(t *testing.T, ip []byte, zone string, port uint16) {
+		a, _ := netip.AddrFromSlice(ip)
+		addr := netip.AddrPortFrom(a.WithZone(zone), port)
+		mem := make([]byte, SockaddrBytes+1)
+		mem[SockaddrBytes] = 0xee
+		b, err := PutSockaddr(mem[:SockaddrBytes], addr)
+		if mem[SockaddrBytes] != 0xee {
+			t.Fatalf("%v was written beyond its room", addr)
+		}
+		if err != nil {
+			if a.IsValid() && a.WithZone(zone).Zone() == "" {
+				t.Fatalf("%v: %v", addr, err)
+			}
+			return
+		}
+		back, ok := ParseSockaddr(b)
+		if !ok || back.Port() != port || back.Addr().WithZone("") != a.Unmap() {
+			t.Fatalf("%v came back as %v (%v)", addr, back, ok)
+		}
+		// A zone may come back under its other name, and then stays.
+		again, err := PutSockaddr(make([]byte, SockaddrBytes), back)
+		if err != nil || !slices.Equal(again, b) && !a.Is4In6() {
+			t.Fatalf("%v came back as %v, which is %x and not %x (%v)", addr, back, again, b, err)
+		}
+	})
+}
