@@ -1,0 +1,374 @@
+//go:build linux
+
+package main
+
+import (
+	"strings"
+	"time"
+)
+
+// bug is a mistake that somebody could make.
+type bug struct {
+	name string
+	what string // it does
+	file string // where it is, from the root of the module
+	old  string // what stands there, once in the file
+	new  string // what is planted in its stead
+	test test   // which has to catch it
+
+	// alone says that two processors have to work at once for the bug to show: no
+	// other is planted meanwhile.
+	alone bool
+}
+
+// test is what go test is asked to run.
+type test struct {
+	pkg   string // from the root of the module
+	run   string // as in -run: as narrow as may be, since most of its time is waiting for what does not come
+	args  []string
+	limit time.Duration // 0: patience
+}
+
+// String is what to type.
+func (t test) String() string {
+	s := "go test -run '" + t.run + "' ./" + t.pkg
+	if len(t.args) > 0 {
+		s += " -args " + strings.Join(t.args, " ")
+	}
+	return s
+}
+
+// bugs goes from the kernel's border upwards, as the packages do.
+var bugs = []bug{
+
+	// The queues, and the ring of buffers.
+
+	{
+		name: "entry-not-emptied",
+		what: "An entry keeps what its place held before.",
+		file: "internal/sys/queue.go",
+		old:  "	*e = Entry{}\n",
+		new:  "",
+		test: test{pkg: "internal/sys", run: "^TestQueueGivesZeroedEntriesUntilItIsFull$"},
+	},
+	{
+		name: "short-submit-loses-entries",
+		what: "What a submit hands over is what was prepared since the one before: what that one left is forgotten.",
+		file: "internal/sys/queue.go",
+		old:  "return q.tail - atomic.LoadUint32(q.sqHead) }",
+		new:  "return q.tail - *q.sqTail }",
+		test: test{pkg: "ring", run: "^TestShortSubmitsLeaveTheRestPending$"},
+	},
+	{
+		name: "overflow-not-seen",
+		what: "Completions that did not fit the queue are not asked for.",
+		file: "internal/sys/queue.go",
+		old:  "&(IORING_SQ_TASKRUN|IORING_SQ_CQ_OVERFLOW) != 0",
+		new:  "&IORING_SQ_TASKRUN != 0",
+		test: test{pkg: "ring", run: "^TestCompletionQueueOverflowLosesNothing$"},
+	},
+	{
+		name: "buffer-index-in-16-bits",
+		what: "The place in a buffer ring is computed in 16 bits, which overflows from entry 4,096 on.",
+		file: "internal/sys/bufring.go",
+		old:  "	e := &r.bufs[int(r.tail&r.mask)]\n",
+		new:  "	e := &r.bufs[int((r.tail&r.mask)*16)/16]\n",
+		test: test{pkg: "internal/sys", run: "^(TestBufRingHandsBuffersOverInOrderAtEverySize|FuzzBufRing)$"},
+	},
+	{
+		name: "buffer-entry-overwrites-tail",
+		what: "Filling entry 0 of a buffer ring writes all of it, and so the tail that lies over its end.",
+		file: "internal/sys/bufring.go",
+		old:  "	e.Addr = Address(b)\n	e.Len = uint32(len(b))\n	e.Bid = bid\n",
+		new:  "	*e = bufEntry{Addr: Address(b), Len: uint32(len(b)), Bid: bid}\n",
+		test: test{pkg: "internal/sys", run: "^(TestBufRingHandsBuffersOverInOrderAtEverySize|FuzzBufRing)$"},
+	},
+	{
+		name: "interrupted-enter-is-an-error",
+		what: "A signal that ends a wait is taken for a failure.",
+		file: "ring/ring.go",
+		old:  "		r.counters.Interrupts++\n		return nil\n",
+		new:  "		r.counters.Interrupts++\n		return errno\n",
+		test: test{pkg: "ring", run: "^(TestErrnosOfAnEnterLoseNoEntry|TestSignalsInterruptWaitsAndLoseNothing)$"},
+	},
+
+	// Who holds a buffer.
+
+	{
+		name: "second-release-accepted",
+		what: "A lease that was released can be released again, when somebody else has the buffer.",
+		file: "bufring/pool.go",
+		old:  "	a.gen++\n	if p.poison {\n",
+		new:  "	if p.poison {\n",
+		test: test{pkg: "bufring", run: "^(TestWrapOfPoolsGoesThroughPut|TestWrapLeasesMemoryOfTheHeap)$"},
+	},
+	{
+		name: "leased-buffer-published",
+		what: "A buffer is given to the kernel and stays on the stack of free ones, to be leased or given to the kernel again.",
+		file: "bufring/group.go",
+		old:  "		id := g.free[top]\n		g.free = g.free[:top]\n		g.bufs[id].next = withKernel\n",
+		new:  "		id := g.free[top]\n		g.bufs[id].next = withKernel\n",
+		test: test{pkg: "bufring", run: "^(TestGroupsOfEverySizePublishAllTheyHave|TestGroupAgainstAModel)$"},
+	},
+	{
+		name: "buffer-taken-twice",
+		what: "Two completions with the same buffer give two leases of it.",
+		file: "bufring/group.go",
+		old:  "	g.bufs[id].next = 0\n	g.published--\n",
+		new:  "	g.published--\n",
+		test: test{pkg: "bufring", run: "^(TestTakeOfWhatTheKernelDoesNotHoldPanics|TestGroupAgainstAModel)$"},
+	},
+	{
+		name: "charge-not-taken-back",
+		what: "A connection's share of the buffers is never credited when they come back.",
+		file: "bufring/pool.go",
+		old:  "		*a.charged--\n		a.charged = nil\n",
+		new:  "		a.charged = nil\n",
+		test: test{pkg: "bufring", run: "^(TestChargeCountsUntilTheBufferIsFreeAgain|TestPoolAgainstAModel)$"},
+	},
+	{
+		name: "release-looks-before-it-returns",
+		what: "A release looks whether somebody waits before it has given the buffer back: he may begin to wait in between.",
+		file: "bufring/pool.go",
+		old: `	p.consume(l)
+	for {
+		top := p.returned.Load()
+		p.bufs[l.id].next = top
+		if p.returned.CompareAndSwap(top, l.id+1) {
+			break
+		}
+	}
+	// The owner sets waiting and then looks at the stack; we push and then look
+	// at waiting. Both orders are sequentially consistent, so one of us sees the
+	// other.
+	if p.waiting.Load() && p.waiting.Swap(false) && p.notify != nil {
+`,
+		new: `	p.consume(l)
+	awaited := p.waiting.Load() && p.waiting.Swap(false)
+	for {
+		top := p.returned.Load()
+		p.bufs[l.id].next = top
+		if p.returned.CompareAndSwap(top, l.id+1) {
+			break
+		}
+	}
+	if awaited && p.notify != nil {
+`,
+		test:  test{pkg: "bufring", run: "^TestReleaseAtTheMomentOfAwaitIsFoundOrTold$", args: []string{"-test.count=8"}},
+		alone: true,
+	},
+
+	// Loops and their mail.
+
+	{
+		name: "latch-cleared-after-looking",
+		what: "The loop takes what was posted and then clears the latch: a post in between wakes nobody.",
+		file: "net/mailbox.go",
+		old: `	m.latch.Store(false)
+	m.mu.Lock()
+	batch := m.queue
+	m.queue, m.spare = m.spare, nil
+	m.mu.Unlock()
+`,
+		new: `	m.mu.Lock()
+	batch := m.queue
+	m.queue, m.spare = m.spare, nil
+	m.mu.Unlock()
+	m.latch.Store(false)
+`,
+		test: test{pkg: "net", run: "^TestMailboxClearsItsLatchBeforeItLooks$"},
+	},
+	{
+		name: "generation-not-checked",
+		what: "A completion for a connection that has gone reaches the next one in its slot.",
+		file: "net/table.go",
+		old:  "	if s := &t.slots[i]; s.gen == gen {\n",
+		new:  "	if s := &t.slots[i]; s.conn != nil {\n",
+		test: test{pkg: "net", run: "^(TestTableForgetsWhatWasRemoved|FuzzTable)$"},
+	},
+	{
+		name: "panic-loses-the-batch",
+		what: "A handler's panic leaves the completions behind its own undispatched.",
+		file: "net/loop.go",
+		old:  "	for l.next < l.count {\n		l.dispatchSome()\n	}\n",
+		new:  "	l.dispatchSome()\n",
+		test: test{pkg: "net", run: "^TestPanicsAmongManyBusyConnections$/^default$"},
+	},
+	{
+		name: "panic-keeps-lent-buffer",
+		what: "The buffer that a handler was looking at when it panicked is lost.",
+		file: "net/loop.go",
+		old:  "		if l.lent.Valid() {\n			l.put(l.lent)\n		}\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestPanicInACallbackEndsThatConnectionOnly$/^default$/^OnData$"},
+	},
+	{
+		name: "accept-not-armed-again",
+		what: "When a shortage of descriptors is over, accepting is no longer paused, but nothing is armed.",
+		file: "net/accept.go",
+		old:  "		l.acceptPaused = false\n		l.armAccept()\n",
+		new:  "		l.acceptPaused = false\n",
+		test: test{pkg: "net", run: "^TestConnectionsBeyondTheDescriptorLimitWaitAndAreServed$/^multishot$"},
+	},
+
+	// Receiving.
+
+	{
+		name: "receive-not-armed-again",
+		what: "A receive whose last completion has come, without MORE, is still taken for armed.",
+		file: "net/receive.go",
+		old:  "		c.state &^= recvArmed | cancelling\n",
+		new:  "		c.state &^= cancelling\n",
+		test: test{pkg: "net", run: "^TestEchoIsByteExactFromOneByteToFourMegabytes$/^no_recv_multishot$/^lease$"},
+	},
+	{
+		name: "last-completion-has-no-bytes",
+		what: "Bytes that come with a receive's last completion are dropped.",
+		file: "net/receive.go",
+		old:  "		if cqe.Res > 0 && c.state&(closing|dead|finished) == 0 {\n",
+		new:  "		if cqe.Res > 0 && cqe.More() && c.state&(closing|dead|finished) == 0 {\n",
+		test: test{pkg: "net", run: "^TestEchoIsByteExactFromOneByteToFourMegabytes$/^no_recv_multishot$/^lease$"},
+	},
+	{
+		name: "no-buffers-is-an-end",
+		what: "A receive that found the group empty (ENOBUFS) closes its connection.",
+		file: "net/receive.go",
+		old:  "		case unix.ENOBUFS:\n			l.stats.NoBuffers++\n",
+		new:  "		case unix.ENOBUFS:\n			l.stats.NoBuffers++\n			l.fail(c, \"read\", errno)\n",
+		test: test{pkg: "net", run: "^TestFourSmallBuffersForManyConnections$/^write_without_none$"},
+	},
+	{
+		name: "parked-connection-not-woken",
+		what: "Nobody asks to be told when a handler on another goroutine gives back a buffer that connections wait for.",
+		file: "net/receive.go",
+		old:  "		l.group.Await()\n		l.group.Reclaim()\n		if l.group.Available() < l.enough() {\n",
+		new:  "		l.group.Reclaim()\n		if l.group.Available() < l.enough() {\n",
+		test: test{pkg: "net", run: "^TestLeaseReleasedElsewhereWakesStarvedConnections$"},
+	},
+	{
+		name: "kept-bytes-lost",
+		what: "What a handler left unconsumed is replaced by what comes next.",
+		file: "net/receive.go",
+		old:  "		c.keep(append(c.kept, lease.Bytes()...))\n",
+		new:  "		c.keep(append([]byte(nil), lease.Bytes()...))\n",
+		test: test{pkg: "net", run: "^TestUnconsumedBytesComeBackInFrontAndInOnePiece$/^default$"},
+	},
+	{
+		name: "end-overtakes-bytes",
+		what: "A handler that has paused reading is told of the end before the bytes that are withheld.",
+		file: "net/receive.go",
+		old:  "	if c.state&paused != 0 {\n		// Bytes may be withheld, and the end comes after them.\n		c.state |= eofPending\n		return\n	}\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestEndOfStreamWhilePausedKeepsReceivedBytes$"},
+	},
+	{
+		name: "two-receives",
+		what: "A connection goes over to bulk while its multishot receive is armed: both receive, and the order is lost.",
+		file: "net/close.go",
+		old:  "	case c.state&recvArmed != 0:\n		if c.state&(noReading",
+		new:  "	case c.state&recvArmed != 0 && c.state&wantBulk == 0:\n		if c.state&(noReading",
+		test: test{pkg: "net", run: "^TestMovesBetweenSmallAndBulkInAPipelinedStream$/^default$"},
+	},
+
+	// Sending.
+
+	{
+		name: "rest-of-short-send-lost",
+		what: "A piece of which a part was sent counts as sent.",
+		file: "net/out.go",
+		old:  "			s.lease = s.lease.Slice(n, have)\n			c.out.bytes -= n\n			return\n",
+		new:  "			l.dequeue(c)\n			return\n",
+		test: test{pkg: "net", run: "^TestConnCloseWhileSendInFlight$/^default$"},
+	},
+	{
+		name: "two-sends-in-flight",
+		what: "What is being sent is sent again with what was written since.",
+		file: "net/out.go",
+		old:  "	if c.out.head == nil || c.state&(sendArmed|full|dead) != 0 {\n",
+		new:  "	if c.out.head == nil || c.state&(full|dead) != 0 {\n",
+		test: test{pkg: "net", run: "^TestEchoOfPipelinedRequests$/^poisoned$"},
+	},
+	{
+		name: "buffer-released-before-completion",
+		what: "A send's buffer goes home when the send is prepared, not when it has completed.",
+		file: "net/out.go",
+		old:  "		e.PrepareSend(fd, s.lease.Bytes(), sendFlags)\n",
+		new:  "		e.PrepareSend(fd, s.lease.Bytes(), sendFlags)\n		early := s.lease\n		s.lease = bufring.Wrap(make([]byte, early.Len()))\n		l.put(early)\n",
+		test: test{pkg: "net", run: "^TestEchoIsByteExactFromOneByteToFourMegabytes$/^poisoned$/^lease$"},
+	},
+	{
+		name: "low-water-not-noticed",
+		what: "A connection whose output all goes out at once, by a direct send, stays over its high-water mark.",
+		file: "net/out.go",
+		old:  "		l.sendDirect(c)\n		l.checkLow(c)\n",
+		new:  "		l.sendDirect(c)\n",
+		test: test{pkg: "net", run: "^TestOnWritableKeepsAStreamGoing$/^default$/^15000$"},
+	},
+	{
+		name: "full-socket-is-an-end",
+		what: "A send that found the socket full (EAGAIN) closes its connection.",
+		file: "net/out.go",
+		old:  "		case errno == 0 || errno == unix.EAGAIN:\n",
+		new:  "		case errno == 0:\n",
+		test: test{pkg: "net", run: "^TestManyStalledReadersAtOnce$/^more_than_(four_)?buffers_(lease|write)$"},
+	},
+
+	// The end.
+
+	{
+		name: "half-close-drops-output",
+		what: "When the peer ends its direction, what it has not been sent yet is dropped.",
+		file: "net/receive.go",
+		old:  "		l.close(c, nil)\n		return\n",
+		new:  "		l.abort(c, nil)\n		return\n",
+		test: test{pkg: "net", run: "^TestPeerEndsItsDirectionAndReadsTheRest$/^default$"},
+	},
+	{
+		name: "close-before-output",
+		what: "A close or a half-close takes effect before what was written is out.",
+		file: "net/close.go",
+		old:  "	if c.out.head == nil && c.state&sendArmed == 0 {\n",
+		new:  "	if c.state&sendArmed == 0 {\n",
+		test: test{pkg: "net", run: "^(TestCloseSendsWhatWasWritten|TestCloseWriteWhileThePeerGoesOnSending)$/^default$"},
+	},
+	{
+		name: "close-timeout-never",
+		what: "A loop that has nothing else to do does not wake for a close timeout.",
+		file: "net/close.go",
+		old:  "		at = l.lingering[0].deadline\n",
+		new:  "		at = 0\n",
+		test: test{pkg: "net", run: "^TestCloseGivesUpAfterCloseTimeout$/^small$"},
+	},
+	{
+		name: "leases-lost-on-reset",
+		what: "What waits to be sent on a connection that was reset is forgotten, with its buffers.",
+		file: "net/out.go",
+		old:  "	for c.out.head != nil {\n		l.dequeue(c)\n	}\n}\n",
+		new:  "	c.out.head, c.out.tail, c.out.bytes = nil, nil, 0\n}\n",
+		test: test{pkg: "net", run: "^TestPeerResetsAStalledEcho$/^no_bulk$"},
+	},
+	{
+		name: "second-onclose",
+		what: "A connection that waits in a list when it ends is ended once more when its turn comes.",
+		file: "net/close.go",
+		old:  "	if c.state&finished != 0 {\n		return\n	}\n	if c.state&(full|roomArmed|dead) == full {\n",
+		new:  "	if c.state&(full|roomArmed|dead) == full {\n",
+		test: test{pkg: "net", run: "^TestParkedConnectionEndsOnce$"},
+	},
+	{
+		name: "closed-before-last-completion",
+		what: "OnClose is called, and the descriptor closed, while a poll is still in flight on it.",
+		file: "net/conn.go",
+		old:  "	inFlight  = recvArmed | pollArmed | sendArmed | roomArmed\n",
+		new:  "	inFlight  = recvArmed | pollArmed | sendArmed\n",
+		test: test{pkg: "net", run: "^TestAbortDropsWhatWasNotSent$/^default$"},
+	},
+	{
+		name: "direct-descriptor-kept",
+		what: "The socket of a connection that has ended stays in the ring's table, which keeps it open.",
+		file: "net/close.go",
+		old:  "	l.dropDirect(c)\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestBusyConnectionWhosePeerEndsFirst$/^default$"},
+	},
+}
