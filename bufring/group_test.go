@@ -123,6 +123,39 @@ func TestKernelTakesBuffersInTheOrderOfPublishing(t *testing.T) {
 	}
 }
 
+// Linux 6.1 remembered the head of a group below 64 that was closed, and handed out
+// the buffers of the next one with that ID from there on.
+func TestGroupRegisteredAgainBeginsAnewOrIsRefused(t *testing.T) {
+	for _, id := range []uint16{0, 63, 64, 1000} {
+		t.Run(fmt.Sprint(id), func(t *testing.T) {
+			r := openRing(t)
+			a, b := socketPair(t)
+			for round := range 3 {
+				g, err := NewGroup(r, GroupOptions{ID: id, BufBytes: 16, Count: 4, Window: 4})
+				if round > 0 && id < 64 && errors.Is(err, ring.ErrNotSupported) {
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := unix.Write(b, []byte{1}); err != nil {
+					t.Fatal(err)
+				}
+				r.Entry().PrepareRecvSelect(a, id)
+				c := completion(t, r)
+				got, ok := c.Buffer()
+				if c.Res != 1 || !ok || got != 0 {
+					t.Fatalf("round %d: %+v (%v) in buffer %d, want buffer 0", round, c, c.Err(), got)
+				}
+				g.Put(g.Take(got, 1))
+				if err := g.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // completion waits for the next completion.
 func completion(t testing.TB, r *ring.Ring) ring.Completion {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.com/ringnet/internal/engine/uring"
 	"example.com/ringnet/internal/sys"
 )
 
@@ -38,7 +39,9 @@ func (b *BufRing) EntryCount() int { return b.r.EntryCount() }
 func (b *BufRing) Close() error { return b.r.Close() }
 
 // RegisterBufRing makes b group of this ring, for receives with buffer selection.
-// b must outlive the registration. Since Linux 5.19 (BufferRings).
+// b must outlive the registration. A group that was taken back cannot be
+// registered again before Linux 6.9 if it is below 64: that is refused with an
+// error that matches [ErrNotSupported]. Since Linux 5.19 (BufferRings).
 func (r *Ring) RegisterBufRing(group uint16, b *BufRing) error {
 	return registerError("buffer ring", r.eng.RegisterBufRing(group, b.r))
 }
@@ -85,6 +88,8 @@ func registerError(what string, err error) error {
 		if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &lim) == nil {
 			return fmt.Errorf("register %s: %w: over the limit of locked memory (%d bytes)? raise it with 'ulimit -l' or LimitMEMLOCK=", what, err, lim.Cur)
 		}
+	case errors.Is(err, uring.ErrGroupUsed):
+		return fmt.Errorf("register %s: %w: %w; use an id that was not used, or one from 64", what, ErrNotSupported, err)
 	case errors.Is(err, unix.EMFILE):
 		return fmt.Errorf("register %s: %w: more than the limit of open files allows; raise it with 'ulimit -n' or LimitNOFILE=", what, err)
 	case errors.Is(err, unix.EEXIST):

@@ -3,6 +3,7 @@
 package ring
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -33,7 +34,9 @@ func NewWaker(r *Ring, userData uint64) (*Waker, error) {
 		return w, nil
 	}
 	fd, err := sys.NewEventFd()
-	if err != nil {
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		return nil, fmt.Errorf("make eventfd to wake a ring: %w: raise the limit of open files ('ulimit -n' or LimitNOFILE=), or close some", err)
+	} else if err != nil {
 		return nil, fmt.Errorf("make eventfd to wake a ring: %w", err)
 	}
 	w.fd = fd

@@ -33,6 +33,7 @@ type Engine struct {
 	opts  Options
 	begin time.Time
 
+	groups uint64 // those below 64 that were registered, ever
 	thread int    // the one that called Enable, 0: none yet
 	handed uint32 // entries handed to the polling kernel thread, see polled
 
@@ -205,9 +206,33 @@ func (e *Engine) Close() error {
 	return e.u.Close()
 }
 
+// ErrGroupUsed says that a group was used before and that the kernel goes on in it
+// where it was.
+var ErrGroupUsed = errors.New("this kernel remembers the place where the group was left")
+
 // RegisterBufRing implements engine.Registrar.
+//
+// Up to Linux 6.8 the kernel keeps groups below 64 in an array (BGID_ARRAY), and
+// unregistering one leaves its head there: a buffer ring registered later begins
+// at 0, the kernel in the middle of it, and takes buffers in the wrong order, none
+// (ENOBUFS), or places that were never filled. Where the kernel can be asked for
+// the head (6.8) it is; one that cannot has this fault.
 func (e *Engine) RegisterBufRing(group uint16, r *sys.BufRing) error {
-	return e.u.RegisterBufRing(group, r)
+	if err := e.u.RegisterBufRing(group, r); err != nil {
+		return err
+	}
+	if group >= 64 {
+		return nil
+	}
+	again := e.groups&(1<<group) != 0
+	e.groups |= 1 << group
+	if !again {
+		return nil
+	}
+	if head, err := e.u.BufRingHead(group); err == nil && head == 0 {
+		return nil
+	}
+	return errors.Join(ErrGroupUsed, e.u.UnregisterBufRing(group))
 }
 
 // UnregisterBufRing implements engine.Registrar.
