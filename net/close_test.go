@@ -113,6 +113,37 @@ func TestAbortDropsWhatWasNotSent(t *testing.T) {
 	})
 }
 
+// What goes wrong while a connection is ending is not why it ends.
+func TestFirstCauseStays(t *testing.T) {
+	ends := []struct {
+		name string
+		end  func(l *loop, c *Conn)
+		want error
+	}{
+		{name: "shutdown", end: func(l *loop, c *Conn) { l.close(c, ErrServerClosed) }, want: ErrServerClosed},
+		{name: "Abort", end: func(_ *loop, c *Conn) { c.Abort(errTest); c.Abort(io.EOF) }, want: errTest},
+	}
+	overVariants(t, func(t *testing.T, v variant) {
+		for _, e := range ends {
+			t.Run(e.name, func(t *testing.T) {
+				o := v.Options
+				o.Loops = 1
+				srv := serve(t, o, script{open: func(c *Conn) {
+					if _, err := c.Write(make([]byte, 16<<20)); err != nil {
+						t.Errorf("write: %v", err)
+					}
+				}})
+				c := srv.dial()
+				wantRead(t, c, make([]byte, 100))
+				srv.onLoop(0, func(l *loop) { e.end(l, l.testConns()[0]) })
+				_ = c.SetLinger(0) // a reset, on which what waits to be sent fails
+				_ = c.Close()
+				srv.wantCause(e.want)
+			})
+		}
+	}, "default", "epoll", "no features", "queues of 1 and 2")
+}
+
 func TestCloseGivesUpAfterCloseTimeout(t *testing.T) {
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {

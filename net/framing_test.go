@@ -396,6 +396,65 @@ func keptAtMost(v variant) int {
 	return v.RecvBufs / 8
 }
 
+// A handler that keeps what one connection sends does not take the buffers from all
+// the others.
+func TestConnectionOverItsShareIsNotReadFrom(t *testing.T) {
+	const bufs, share = 32, 4
+	overVariants(t, func(t *testing.T, v variant) {
+		var greedy *Conn
+		var kept []bufring.Lease
+		got := make(chan struct{}, bufs)
+		o := v.Options
+		o.Loops, o.RecvBufs, o.RecvBufBytes, o.NoBulk = 1, bufs, 64, true
+		srv := serve(t, o, script{data: func(c *Conn, b []byte) int {
+			if greedy == nil {
+				greedy = c
+			}
+			if c != greedy {
+				_, _ = c.Write(b)
+				return len(b)
+			}
+			lease, err := c.Detach()
+			if err != nil {
+				t.Errorf("detach: %v", err)
+			}
+			kept = append(kept, lease)
+			got <- struct{}{}
+			return len(b)
+		}})
+		c := srv.dial()
+		for i := range share + 1 {
+			write(t, c, []byte{byte(i)})
+			await(t, got, fmt.Sprintf("message %d", i))
+		}
+		until(t, "the receive to be over", func() bool {
+			armed := false
+			srv.onLoop(0, func(*loop) { armed = greedy.state&recvArmed != 0 })
+			return !armed
+		})
+		write(t, c, []byte("more"))
+		other := srv.dial()
+		for i := range uint64(20) {
+			wantEcho(t, other, payload(i, 50))
+		}
+		srv.onLoop(0, func(l *loop) {
+			if len(kept) != share+1 {
+				t.Errorf("%d buffers are kept for one connection, its share is %d", len(kept), share)
+			}
+			for _, lease := range kept {
+				lease.Release()
+			}
+			kept = nil
+		})
+		await(t, got, "the rest")
+		srv.onLoop(0, func(*loop) {
+			for _, lease := range kept {
+				lease.Release()
+			}
+		})
+	}, "default", "epoll", "no recv multishot", "queues of 1 and 2")
+}
+
 // The last lease of a connection that is at its share comes back on another
 // goroutine, and nothing else wakes the loop.
 func TestConnectionAtItsShareGoesOnWhenLeasesComeBack(t *testing.T) {

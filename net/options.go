@@ -54,7 +54,7 @@ type Options struct {
 
 	// MaxBuffered is the most output that may wait on one connection, in bytes;
 	// a Write that would exceed it is refused whole (ErrBacklog), unless nothing
-	// waits. Default 16 MiB.
+	// waits. Default 16 MiB, or a larger HighWater.
 	MaxBuffered int
 
 	// MaxUnconsumed is the most received bytes that a handler may leave
@@ -106,7 +106,7 @@ func (o Options) check() (Options, error) {
 		{"BulkBufs", &o.BulkBufs, 256, 1, 32768},
 		{"HighWater", &o.HighWater, 256 << 10, 1, 1 << 40},
 		{"LowWater", &o.LowWater, low, 1, 1 << 40},
-		{"MaxBuffered", &o.MaxBuffered, 16 << 20, 1, 1 << 40},
+		{"MaxBuffered", &o.MaxBuffered, max(16<<20, o.HighWater), 1, 1 << 40},
 		{"MaxUnconsumed", &o.MaxUnconsumed, 1 << 20, 1, 1 << 29},
 	}
 	for _, d := range defaults {

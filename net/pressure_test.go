@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/ringnet/bufring"
 )
 
 // stall writes to an echo without reading from it until nothing more is taken, and
@@ -198,6 +200,70 @@ func TestManyStalledReadersAtOnce(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A lease that is sent, and finds the socket full, has to wait for as long as the
+// peer likes. When receive buffers are scarce it does not wait in one.
+func TestScarceBufferIsNotKeptBySendThatWaits(t *testing.T) {
+	const bufs = 4
+	overVariants(t, func(t *testing.T, v variant) {
+		type message struct {
+			c *Conn
+			bufring.Lease
+		}
+		messages := make(chan message, bufs)
+		o := v.Options
+		o.Loops, o.RecvBufs, o.RecvBufBytes, o.NoBulk = 1, bufs, 64, true
+		srv := serve(t, o, script{data: func(c *Conn, b []byte) int {
+			lease, err := c.Detach()
+			if err != nil {
+				t.Errorf("detach: %v", err)
+			}
+			messages <- message{c, lease}
+			return 0
+		}})
+		var held []message
+		var first *stdnet.TCPConn
+		for i := range bufs - 1 {
+			c := srv.dial()
+			if i == 0 {
+				first = c
+			}
+			write(t, c, payload(uint64(i), 50))
+			held = append(held, await(t, messages, "a message"))
+		}
+		filling := 0
+		srv.onLoop(0, func(l *loop) {
+			fd := int(held[0].c.fd)
+			for {
+				n, errno := l.r.Send(fd, make([]byte, 1<<16))
+				if errno == unix.EAGAIN {
+					break
+				} else if errno != 0 {
+					t.Error(errno)
+					break
+				}
+				filling += n
+			}
+			if !l.scarce() {
+				t.Error("buffers are not scarce: the test does not test what it should")
+			}
+			if err := held[0].c.Send(held[0].Lease); err != nil {
+				t.Errorf("send: %v", err)
+			}
+		})
+		until(t, "the buffer of the send that waits to be given back", func() bool { return srv.Stats().LeasesOut == bufs-2 })
+		if n := srv.buffered(0); n != 50 {
+			t.Errorf("%d bytes wait to be sent, want 50", n)
+		}
+		if _, err := io.CopyN(io.Discard, first, int64(filling)); err != nil {
+			t.Fatal(err)
+		}
+		wantRead(t, first, payload(0, 50))
+		for _, m := range held[1:] {
+			m.Release()
+		}
+	}, "default", "poisoned", "epoll", "queues of 1 and 2")
 }
 
 func TestWritesAboveTheHighWaterMarkStopReading(t *testing.T) {

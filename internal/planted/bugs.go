@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"time"
 )
@@ -36,6 +37,13 @@ func (t test) String() string {
 		s += " -args " + strings.Join(t.args, " ")
 	}
 	return s
+}
+
+// worlds is for what only a simulated kernel does often enough: completions that
+// come late or out of turn, cancels that come too late, a queue that takes nothing.
+// It takes the first n of the worlds, always the same ones.
+func worlds(n int) test {
+	return test{pkg: "net", run: "^TestSimulatedWorlds$", args: []string{fmt.Sprintf("-sim.worlds=%d", n)}}
 }
 
 // bugs goes from the kernel's border upwards, as the packages do.
@@ -210,6 +218,14 @@ var bugs = []bug{
 		new:  "		l.acceptPaused = false\n",
 		test: test{pkg: "net", run: "^TestConnectionsBeyondTheDescriptorLimitWaitAndAreServed$/^multishot$"},
 	},
+	{
+		name: "accept-forgotten-when-busy",
+		what: "An accept that found the submission queue full is not armed when there is room.",
+		file: "net/accept.go",
+		old:  "			l.armLater = true\n			return\n		}\n		if l.acceptMultishot {\n",
+		new:  "			return\n		}\n		if l.acceptMultishot {\n",
+		test: worlds(4000),
+	},
 
 	// Receiving.
 
@@ -246,6 +262,22 @@ var bugs = []bug{
 		test: test{pkg: "net", run: "^TestLeaseReleasedElsewhereWakesStarvedConnections$"},
 	},
 	{
+		name: "share-not-charged",
+		what: "The buffers that a handler keeps do not count against its connection's share.",
+		file: "net/receive.go",
+		old:  "	l.group.Charge(lease, &c.held)\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestConnectionOverItsShareIsNotReadFrom$/^default$"},
+	},
+	{
+		name: "ended-connection-keeps-buffer",
+		what: "A buffer that is filled for a connection which has ended meanwhile is not given back.",
+		file: "net/receive.go",
+		old:  "		} else {\n			l.group.Put(lease)\n		}\n",
+		new:  "		}\n",
+		test: test{pkg: "net", run: "^TestTooMuchUnconsumedClosesTheConnection$/^default$"},
+	},
+	{
 		name: "kept-bytes-lost",
 		what: "What a handler left unconsumed is replaced by what comes next.",
 		file: "net/receive.go",
@@ -268,6 +300,14 @@ var bugs = []bug{
 		old:  "	case c.state&recvArmed != 0:\n		if c.state&(noReading",
 		new:  "	case c.state&recvArmed != 0 && c.state&wantBulk == 0:\n		if c.state&(noReading",
 		test: test{pkg: "net", run: "^TestMovesBetweenSmallAndBulkInAPipelinedStream$/^default$"},
+	},
+	{
+		name: "late-cancel-forgotten",
+		what: "A cancel that came too late counts for good: what is armed still is never cancelled.",
+		file: "net/close.go",
+		old:  "		c.state &^= busy\n",
+		new:  "",
+		test: worlds(1000),
 	},
 
 	// Sending.
@@ -312,6 +352,22 @@ var bugs = []bug{
 		new:  "		case errno == 0:\n",
 		test: test{pkg: "net", run: "^TestManyStalledReadersAtOnce$/^more_than_(four_)?buffers_(lease|write)$"},
 	},
+	{
+		name: "room-poll-not-armed-again",
+		what: "A connection that waits for room in its socket is not told of it when the poll for that has ended.",
+		file: "net/close.go",
+		old:  "		l.armRoom(c) // there was no entry for it, or the poll has ended\n",
+		new:  "",
+		test: worlds(1000),
+	},
+	{
+		name: "scarce-buffer-waits",
+		what: "A send that waits for its peer keeps a receive buffer when there are hardly any.",
+		file: "net/out.go",
+		old:  "	l.unlend(c)\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestScarceBufferIsNotKeptBySendThatWaits$/^default$"},
+	},
 
 	// The end.
 
@@ -348,12 +404,28 @@ var bugs = []bug{
 		test: test{pkg: "net", run: "^TestPeerResetsAStalledEcho$/^no_bulk$"},
 	},
 	{
+		name: "dropped-while-in-flight",
+		what: "The buffers of a connection that was aborted go home while the kernel may read from them.",
+		file: "net/out.go",
+		old:  "	if c.state&sendArmed != 0 {\n		return\n	}\n	for c.out.head != nil {\n",
+		new:  "	for c.out.head != nil {\n",
+		test: worlds(1000),
+	},
+	{
 		name: "second-onclose",
 		what: "A connection that waits in a list when it ends is ended once more when its turn comes.",
 		file: "net/close.go",
 		old:  "	if c.state&finished != 0 {\n		return\n	}\n	if c.state&(full|roomArmed|dead) == full {\n",
 		new:  "	if c.state&(full|roomArmed|dead) == full {\n",
 		test: test{pkg: "net", run: "^TestParkedConnectionEndsOnce$"},
+	},
+	{
+		name: "cause-overwritten",
+		what: "What goes wrong while a connection ends replaces the cause of its end.",
+		file: "net/close.go",
+		old:  "	if c.cause == nil {\n		c.cause = cause\n	}\n	c.state |= closing | dead\n",
+		new:  "	c.cause = cause\n	c.state |= closing | dead\n",
+		test: test{pkg: "net", run: "^TestFirstCauseStays$/^default$"},
 	},
 	{
 		name: "closed-before-last-completion",
