@@ -132,6 +132,7 @@ type simConn struct {
 	paused            bool
 	sawEOF            bool
 	closing           bool // Close or Abort was called
+	closeAt           time.Duration
 	aborted           bool // what was written may be lost
 	writeEnded        bool
 	closed            bool
@@ -579,7 +580,7 @@ func (k *simConn) resume() {
 }
 
 func (k *simConn) close() {
-	k.closing = true
+	k.closing, k.closeAt = true, k.w.e.Clock()
 	k.c.Close()
 	if _, err := k.c.Write([]byte{1}); !errors.Is(err, ErrClosed) {
 		k.w.e.Violate("Write after Close: %v", err)
@@ -745,6 +746,7 @@ func (h simHandler) OnClose(c *Conn, err error) {
 	k.held = nil
 	k.kept.Release()
 	k.judgeCause()
+	k.judgeTime()
 	if _, err := c.Write([]byte{1}); !errors.Is(err, ErrClosed) {
 		w.e.Violate("Write in OnClose: %v", err)
 	}
@@ -796,6 +798,18 @@ func (k *simConn) judgeCause() {
 		}
 	default:
 		k.w.e.Violate("connection %d ends with %v", k.n, err)
+	}
+}
+
+// judgeTime wants a connection that was closed to have ended in time.
+func (k *simConn) judgeTime() {
+	const slack = 100 * time.Millisecond // cancels that come too late take theirs
+	most := k.w.o.CloseTimeout
+	if k.closeAt == 0 || most < 0 {
+		return
+	}
+	if took := k.causeAt - k.closeAt; took > most+slack {
+		k.w.e.Violate("connection %d ends %v after Close, CloseTimeout is %v", k.n, took, most)
 	}
 }
 

@@ -144,6 +144,17 @@ func (p *simPeer) watch() {
 	})
 }
 
+// unread reports that the handler has yet to be lent some of what was sent. Nothing
+// but the server itself may be needed for that: who waits for it sends nothing, and
+// does not end, so that a wake-up that is lost stays lost.
+func (p *simPeer) unread() bool {
+	if p.leave == simNeverReads {
+		return false
+	}
+	k := p.conn
+	return k == nil || !k.closed && !k.closing && k.offered < p.sent
+}
+
 func (p *simPeer) wrote() int {
 	if p.conn == nil {
 		return -1
@@ -168,12 +179,12 @@ func (p *simPeer) write() {
 	for p.sent < p.total {
 		if p.pingPong && p.got < p.waitUntil {
 			if !p.sleeping {
-				// Not every handler answers.
+				// Not every handler answers, but each reads.
 				p.sleeping = true
 				until := p.waitUntil
 				p.w.e.After(20*time.Millisecond, func() {
 					p.sleeping = false
-					if p.waitUntil == until {
+					if p.waitUntil == until && !p.unread() {
 						p.waitUntil = 0
 					}
 					p.look()
@@ -221,8 +232,11 @@ func (p *simPeer) write() {
 	case simAfterEcho:
 		if !p.sleeping {
 			p.sleeping = true
-			p.w.e.After(50*time.Millisecond, func() { // not everything is echoed
-				p.leave, p.sleeping = simNicely, false
+			p.w.e.After(50*time.Millisecond, func() {
+				if !p.unread() {
+					p.leave = simNicely
+				}
+				p.sleeping = false
 				p.look()
 			})
 		}

@@ -88,7 +88,15 @@ func drawOptions(r *rand.Rand) (Options, ring.Features) {
 func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 	out.seed = seed
 	w := &world{seed: seed, r: rand.New(rand.NewPCG(seed, 0x3_0f_a_3319)), conns: map[*Conn]*simConn{}}
+	size := w.r.IntN(50)
 	o, have := drawOptions(w.r)
+	if size == simCrowd && seed%2 == 0 {
+		o.EntryCount, o.CompletionCount = 256, 1024 // for batches that are flushed in their middle
+		o.RecvBufBytes, o.RecvBufs = max(o.RecvBufBytes, 1000), max(o.RecvBufs, 64)
+	}
+	if size == simFat {
+		o.NoBulk, o.RecvBufBytes, o.RecvBufs = false, 4096, 64
+	}
 	o, err := o.check()
 	if err != nil {
 		out.faults = []string{err.Error()}
@@ -96,7 +104,9 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 	}
 	w.o = &o
 	kernel := sim.Options{Seed: seed, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Faults: sim.DrawFaults(w.r), Trace: trace}
-	size := w.r.IntN(50)
+	if size == simCrowd {
+		kernel.MaxSteps = 3_000_000
+	}
 	if w.r.IntN(4) == 0 && size != simCrowd {
 		kernel.Descriptors = 1 + w.r.IntN(3)
 	}
@@ -139,7 +149,7 @@ func (w *world) populate(size int) {
 			within, most = 1, min(15_000, 20*w.o.RecvBufBytes)
 		}
 	case simFat:
-		n, most = 1, min(1_500_000, 500*w.o.RecvBufBytes)
+		n, most = 1, 1_400_000+w.r.IntN(900_000)
 	}
 	w.peers = make([]*simPeer, n)
 	w.alive = n
@@ -149,8 +159,8 @@ func (w *world) populate(size int) {
 		w.peers[i] = p
 		route := drawRoute(w.r)
 		if size == simFat {
-			p.total, p.chunk, p.drip = most, most, most
-			route.SendBytes, route.RecvBytes, route.Piece = 1<<20, 1<<20, 1<<19
+			p.total, p.drip, p.chunk, p.pingPong = most, most, most/2, true
+			route.SendBytes, route.RecvBytes, route.Piece = 4<<20, 1<<20, 4<<20
 		}
 		if within == 1 {
 			route, p.total, p.chunk, p.pingPong = shared, most, most, true

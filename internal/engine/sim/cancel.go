@@ -30,14 +30,15 @@ func (e *Engine) cancel(o *op) {
 	if flags&sys.IORING_ASYNC_CANCEL_ALL == 0 && len(targets) > 1 {
 		targets = targets[:1]
 	}
-	if len(targets) == 0 {
+	if len(targets) == 0 || len(targets) == 1 && targets[0].cancelled && e.chance(e.faults.CancelGone) {
+		// Over, or as good as over: its last completion is on the way.
 		e.refuse(o, unix.ENOENT)
 		return
 	}
 	tooLate := 0
 	for _, t := range targets {
 		if t.cancelled {
-			continue // found again, as long as its last completion has not come
+			continue // found once more
 		}
 		if t.late || e.chance(e.faults.CancelTooLate) && flags&sys.IORING_ASYNC_CANCEL_ALL == 0 {
 			tooLate++

@@ -27,7 +27,7 @@ type Options struct {
 	Descriptors int
 
 	// MaxSteps bounds the calls into the engine and the events of its network;
-	// a world that needs more makes no progress. Default 400,000.
+	// a world that needs more makes no progress. Default 600,000.
 	MaxSteps int
 
 	// Trace gets a line for everything that happens; nil: none.
@@ -84,10 +84,11 @@ type Counts struct {
 	RefusedEnters, ShortSubmits           int
 	AcceptErrors, SendErrors, RecvErrors  int
 	CancelsTooLate, LateSends, Spurious   int
+	PollErrors                            int
 	Resets                                int
 }
 
-// add sums two worlds.
+// Add sums two worlds.
 func (c *Counts) Add(o Counts) {
 	c.Enters += o.Enters
 	c.Events += o.Events
@@ -105,6 +106,7 @@ func (c *Counts) Add(o Counts) {
 	c.CancelsTooLate += o.CancelsTooLate
 	c.LateSends += o.LateSends
 	c.Spurious += o.Spurious
+	c.PollErrors += o.PollErrors
 	c.Resets += o.Resets
 }
 
@@ -113,7 +115,7 @@ var _ engine.Engine = (*Engine)(nil)
 // New makes a world in which nothing has happened yet.
 func New(o Options) *Engine {
 	if o.MaxSteps == 0 {
-		o.MaxSteps = 400_000
+		o.MaxSteps = 600_000
 	}
 	e := &Engine{o: o, faults: o.Faults, rng: rand.New(rand.NewPCG(o.Seed, 0x5eed_0f_a_3319)),
 		host: sys.NewHost(uint32(o.EntryCount), uint32(o.CompletionCount)), lastPort: 40000}

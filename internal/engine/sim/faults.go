@@ -24,7 +24,9 @@ type Faults struct {
 	LateSend      int // a send takes its bytes long after it was submitted
 	AcceptErrors  int // an accept ends with an errno
 	CancelTooLate int // a cancel answers EALREADY
+	CancelGone    int // a second one answers ENOENT before the last completion came
 	SlowCancel    int // a cancelled operation's last completion comes later
+	PollNoMemory  int // a poll ends with ENOMEM
 	Spurious      int // a poll reports what is no longer so
 	Stale         int // a completion comes for a connection that has gone
 	Reorder       int // task work runs in another order
@@ -43,8 +45,8 @@ type Faults struct {
 
 // worst is the most of each that a program can be expected to live with.
 var worst = Faults{ShortRecv: 300, ShortSend: 300, NoBuffers: 200, LastWithData: 300, EmptyBuffer: 300, RecvEINTR: 100,
-	SendEINTR: 200, SendNoMemory: 200, SendFull: 200, LateSend: 500, AcceptErrors: 500, CancelTooLate: 500, SlowCancel: 500,
-	Spurious: 200, Stale: 30, Reorder: 500, LeaveWork: 300, Delay: 300, Eager: 900, EnterEINTR: 150, EnterEBUSY: 150, EnterEAGAIN: 150,
+	SendEINTR: 200, SendNoMemory: 200, SendFull: 200, LateSend: 500, AcceptErrors: 500, CancelTooLate: 500, CancelGone: 1000, SlowCancel: 500,
+	PollNoMemory: 200, Spurious: 200, Stale: 30, Reorder: 500, LeaveWork: 300, Delay: 300, Eager: 900, EnterEINTR: 150, EnterEBUSY: 150, EnterEAGAIN: 150,
 	WaitEINTR: 300, ShortSubmit: 500, TableNoMemory: 500, Copied: 500, LateNotice: 500}
 
 // DrawFaults draws a kernel: some have no faults at all, most have some of them,

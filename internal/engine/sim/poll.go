@@ -15,6 +15,11 @@ func (e *Engine) issuePoll(o *op) {
 	o.events = o.entry.OpFlags&0xffff | unmasked
 	o.multishot = o.entry.Len&sys.IORING_POLL_ADD_MULTI != 0
 	e.arm(o)
+	if e.chance(e.faults.PollNoMemory) {
+		e.counts.PollErrors++
+		e.refuse(o, unix.ENOMEM)
+		return
+	}
 	mask := e.mask(o.sock) & o.events
 	switch {
 	case mask == 0:
