@@ -124,13 +124,20 @@ func TestNoAllocationPerRequest(t *testing.T) {
 				// A collection would empty the runtime's own pools.
 				defer debug.SetGCPercent(debug.SetGCPercent(-1))
 				runtime.GC()
-				var before, after runtime.MemStats
-				pingPong(t, fds, cs.size, cs.count, func() { runtime.ReadMemStats(&before) }, func() { runtime.ReadMemStats(&after) })
+				// The test and the runtime themselves have a few. What a slow machine
+				// has not reached in one run, more clients at once say, it has then in
+				// one of the next.
 				requests := cs.conns * cs.count
-				// The test and the runtime themselves have a few.
-				if n := after.Mallocs - before.Mallocs; float64(n) > 100+0.01*float64(requests) {
-					t.Errorf("%d allocations in %d requests (%d bytes)", n, requests, after.TotalAlloc-before.TotalAlloc)
+				var counts []uint64
+				for range 4 {
+					var before, after runtime.MemStats
+					pingPong(t, fds, cs.size, cs.count, func() { runtime.ReadMemStats(&before) }, func() { runtime.ReadMemStats(&after) })
+					n := after.Mallocs - before.Mallocs
+					if counts = append(counts, n); float64(n) <= 100+0.01*float64(requests) {
+						return
+					}
 				}
+				t.Errorf("%d allocations in runs of %d requests", counts, requests)
 			})
 		}
 	}

@@ -470,6 +470,10 @@ func TestServerWithoutUring(t *testing.T) {
 	}
 	for _, cs := range cases {
 		t.Run(cs.name, func(t *testing.T) {
+			off := func() (restore func()) { return func() {} }
+			if cs.off {
+				off = uringSwitch(t)
+			}
 			cmd := child(t, "engines", cs.env)
 			in, err := cmd.StdinPipe()
 			if err != nil {
@@ -480,9 +484,7 @@ func TestServerWithoutUring(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			if cs.off {
-				defer switchUringOff(t)()
-			}
+			defer off()()
 			if _, err := io.WriteString(in, "\n"); err != nil {
 				t.Fatal(err)
 			}
@@ -510,9 +512,10 @@ func TestServerWithoutUring(t *testing.T) {
 	}
 }
 
-// switchUringOff does so for the whole machine; restore undoes it. It runs only
-// where it is asked for, as by the CI, with nothing beside it.
-func switchUringOff(t *testing.T) (restore func()) {
+// uringSwitch returns what switches io_uring off for the whole machine, which
+// returns what undoes it. It is used only where it is asked for, as by the CI, with
+// nothing beside it.
+func uringSwitch(t *testing.T) (off func() (restore func())) {
 	t.Helper()
 	if os.Getenv("RINGNET_TEST_SYSCTL") == "" {
 		t.Skip("switches io_uring off for the whole machine for a moment: set RINGNET_TEST_SYSCTL=1 to run it")
@@ -522,13 +525,14 @@ func switchUringOff(t *testing.T) (restore func()) {
 	if err != nil {
 		t.Skipf("this kernel has no such switch: %v", err)
 	}
-	if err := os.WriteFile(sysctl, []byte("2\n"), 0); err != nil {
-		t.Skipf("the switch cannot be set: %v", err)
-	}
-	return func() {
-		if err := os.WriteFile(sysctl, old, 0); err != nil {
-			t.Errorf("%s could not be restored: %v", sysctl, err)
+	set := func(to []byte) {
+		if err := os.WriteFile(sysctl, to, 0); err != nil {
+			t.Errorf("%s could not be set to %s: %v", sysctl, to, err)
 		}
+	}
+	return func() func() {
+		set([]byte("2\n"))
+		return func() { set(old) }
 	}
 }
 
