@@ -144,7 +144,6 @@ type simConn struct {
 
 	held     []bufring.Lease
 	kept     bufring.Lease
-	flushing bool
 	streamed int
 	pumping  bool
 

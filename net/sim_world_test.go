@@ -46,7 +46,6 @@ type simOutcome struct {
 	counts sim.Counts
 	stats  Stats
 	spent  time.Duration // of its own time
-	refuse string
 }
 
 // simFeatures are those that a world may or may not have.

@@ -56,7 +56,6 @@ type Engine struct {
 
 	work  []*op // deferred task work: operations to look at in the next enter
 	armed []*op // every operation that has not had its last completion
-	bare  int   // of these, the ones without a connection (timeouts, messages)
 
 	fds       []*socket // by number, from firstFd on
 	openConns int
