@@ -18,7 +18,7 @@ func TestConnectionGoesOverToBulkAndBack(t *testing.T) {
 			t.Run(e.name, func(t *testing.T) {
 				srv := serve(t, v.Options, e.of(t))
 				c := srv.dial()
-				for round := range uint64(4) {
+				for round := range uint64(few(4)) {
 					for i := range uint64(6) {
 						wantEcho(t, c, payload(round*10+i, 300000))
 					}
@@ -56,8 +56,8 @@ func TestConnectionThatAlternatesDoesNotMoveEachTime(t *testing.T) {
 		t.Run(e.name, func(t *testing.T) {
 			srv := serve(t, Options{Loops: 1, poison: true}, e.of(t))
 			c := srv.dial()
-			const rounds = 200
-			for i := range uint64(rounds) {
+			rounds := uint64(few(200))
+			for i := range rounds {
 				wantEcho(t, c, payload(i, 64))
 				wantEcho(t, c, payload(i, 100000))
 			}
@@ -82,11 +82,11 @@ func TestMovesBetweenSmallAndBulkInAPipelinedStream(t *testing.T) {
 					}
 					defer c.Close()
 					random := rand.New(rand.NewPCG(uint64(i), 13))
-					for round := range 8 {
+					for round := range few(8) {
 						if err := exchange(c, payload(uint64(round), 1+random.IntN(200000))); err != nil {
 							return fmt.Errorf("bulk in round %d: %w", round, err)
 						}
-						for n := range random.IntN(400) {
+						for n := range few(random.IntN(400)) {
 							if err := exchange(c, payload(uint64(n), 1+random.IntN(100))); err != nil {
 								return fmt.Errorf("small message %d in round %d: %w", n, round, err)
 							}
@@ -159,6 +159,7 @@ func TestLargeBuffersKeptByTheHandler(t *testing.T) {
 // A firehose has megabytes in its socket, and another connection one small request.
 func TestBulkConnectionTakesNoMoreThanItsTurn(t *testing.T) {
 	const backlog = 3 << 20
+	needSocketBuffers(t, backlog)
 	var hose *Conn
 	poured, atRequest := 0, -1
 	done := make(chan struct{})

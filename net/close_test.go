@@ -36,7 +36,7 @@ func TestCloseSendsWhatWasWritten(t *testing.T) {
 			c.Close() // harmless
 			return len(b)
 		}})
-		for _, n := range []int{0, 1, 1000, 16384, 100000, 8 << 20} {
+		for _, n := range []int{0, 1, 1000, 16384, 100000, few(8 << 20)} {
 			for _, pieces := range []int{1, 7, 100} {
 				answer := payload(uint64(n), n)
 				orders <- order{answer, pieces}
@@ -148,7 +148,7 @@ func TestCloseGivesUpAfterCloseTimeout(t *testing.T) {
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
 			o := m.Options
-			o.CloseTimeout = 100 * time.Millisecond
+			o.CloseTimeout = patience / 100
 			srv := serve(t, o, script{data: func(c *Conn, b []byte) int {
 				if len(b) > 5 {
 					_, _ = c.Write(b)
@@ -557,7 +557,7 @@ func TestPanicsAmongManyBusyConnections(t *testing.T) {
 			for j := range p {
 				p[j] &= 0x7f
 			}
-			for round := range 20 {
+			for round := range few(20) {
 				if err := exchange(c, p[:1+round*99]); err != nil {
 					return fmt.Errorf("round %d: %w", round, err)
 				}
@@ -584,6 +584,7 @@ func TestPanicsAmongManyBusyConnections(t *testing.T) {
 // panics when it has its second go, and the second must still have its own.
 func TestPanicOfOneBulkConnectionDoesNotForgetAnother(t *testing.T) {
 	const backlog = 3 << 20
+	needSocketBuffers(t, backlog)
 	var bad *Conn
 	paused := true
 	var got [2]int

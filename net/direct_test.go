@@ -17,7 +17,7 @@ func TestBusyConnectionsGoThroughDirectDescriptors(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
 		srv := serve(t, v.Options, echoLease(t))
 		want := uint64(0)
-		for round := range uint64(3) {
+		for round := range uint64(few(3)) {
 			c, idle := srv.dial(), srv.dial()
 			for i := range uint64(3 * directEnter) {
 				wantEcho(t, c, payload(round<<32|i, 50))

@@ -20,7 +20,7 @@ func TestEchoIsByteExactFromOneByteToFourMegabytes(t *testing.T) {
 				c := srv.dial()
 				sum := uint64(0)
 				for i, n := range sizes {
-					if v.slow {
+					if v.slow || testing.Short() && v.name != "default" {
 						n = (n-1)/8 + 1
 					}
 					wantEcho(t, c, payload(uint64(i), n))
@@ -41,9 +41,9 @@ func TestEchoOfPipelinedRequests(t *testing.T) {
 		for _, e := range echoes {
 			t.Run(e.name, func(t *testing.T) {
 				srv := serve(t, v.Options, e.of(t))
-				total := 1 << 20
+				total := few(1 << 20)
 				if v.slow {
-					total = 1 << 17
+					total = few(1 << 17)
 				}
 				err := crowd(3, func(i int) error {
 					c, err := connect(srv.addr())
@@ -85,9 +85,9 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 		for _, e := range echoes {
 			t.Run(e.name, func(t *testing.T) {
 				srv := serve(t, v.Options, e.of(t))
-				conns, rounds := 60, 8
+				conns, rounds := few(60), 8
 				if v.name == "default" {
-					conns = 500
+					conns = few(500)
 				}
 				err := crowd(conns, func(i int) error {
 					c, err := connect(srv.addr())
@@ -117,13 +117,14 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 func TestThousandsOfShortConnections(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
 		srv := serve(t, v.Options, echoLease(t))
-		total := 300
-		if v.name == "default" || v.name == "loops" {
-			total = 3000
-		}
 		const workers = 20
+		each := few(15)
+		if v.name == "default" || v.name == "loops" {
+			each = few(150)
+		}
+		total := workers * each
 		err := crowd(workers, func(i int) error {
-			for n := range total / workers {
+			for n := range each {
 				c, err := connect(srv.addr())
 				if err != nil {
 					return err

@@ -66,9 +66,9 @@ func writeInPieces(c io.Writer, b []byte, seed uint64) error {
 
 func TestUnconsumedBytesComeBackInFrontAndInOnePiece(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
-		n := 400
+		n := few(400)
 		if v.slow {
-			n = 60
+			n = few(60)
 		}
 		// A connection's context is what it has consumed.
 		srv := serve(t, v.Options, script{
@@ -524,7 +524,7 @@ func TestLeaseReleasedElsewhereWakesStarvedConnections(t *testing.T) {
 					return err
 				}
 				defer c.Close()
-				for round := range 50 {
+				for round := range few(50) {
 					if err := exchange(c, payload(uint64(i*50+round), 1+(round*7)%150)); err != nil {
 						return fmt.Errorf("round %d: %w", round, err)
 					}

@@ -11,7 +11,7 @@ import (
 )
 
 func TestPeerEndsItsDirectionAndReadsTheRest(t *testing.T) {
-	sizes := []int{0, 1, 4096, 5000, 1 << 20, 4 << 20}
+	sizes := []int{0, 1, 4096, 5000, few(1 << 20), few(4 << 20)}
 	overVariants(t, func(t *testing.T, v variant) {
 		for _, e := range echoes {
 			t.Run(e.name, func(t *testing.T) {
@@ -91,9 +91,9 @@ func TestEndOfStreamDirectlyBehindData(t *testing.T) {
 
 func TestCloseWriteWhileThePeerGoesOnSending(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
-		n := 1 << 20
+		n := few(1 << 20)
 		if v.slow {
-			n = 1 << 16
+			n = few(1 << 16)
 		}
 		greeting := payload(1, 30000)
 		sum := fnv.New64a()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.com/ringnet/bufring"
+	"example.com/ringnet/ring"
 )
 
 // stall writes to an echo without reading from it until nothing more is taken, and
@@ -74,12 +76,62 @@ func (s *server) buffered(i int) int {
 	return most
 }
 
+// receivesWithoutEnd reports that a multishot receive goes on until the socket or
+// the group is empty. Newer kernels stop for others after 32 buffers (io_uring/net:
+// limit inline multishot retries, Linux 6.8).
+var receivesWithoutEnd = sync.OnceValue(func() bool {
+	const bufs, bufBytes = 1024, 16
+	received := make(chan int)
+	go func() { // a ring belongs to a thread
+		runtime.LockOSThread() // and this one ends with it
+		ready, err := 0, error(nil)
+		defer func() {
+			if err != nil {
+				panic(err)
+			}
+			received <- ready
+		}()
+		var r *ring.Ring
+		if r, err = ring.New(ring.Config{}); err != nil {
+			return
+		}
+		if r.Engine() != ring.Uring {
+			_ = r.Close()
+			return
+		}
+		defer r.Close()
+		if err = r.Enable(); err != nil {
+			return
+		}
+		var g *bufring.Group
+		if g, err = bufring.NewGroup(r, bufring.GroupOptions{BufBytes: bufBytes, Count: bufs, Window: bufs}); err != nil {
+			return
+		}
+		var pair [2]int
+		if pair, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return
+		}
+		defer func() { _, _ = unix.Close(pair[0]), unix.Close(pair[1]) }()
+		if _, err = unix.Write(pair[1], make([]byte, bufs*bufBytes)); err != nil {
+			return
+		}
+		r.Entry().PrepareRecvMultishot(pair[0], g.ID())
+		if err = r.Wait(1, patience); err == nil {
+			ready = r.Ready()
+		}
+	}()
+	return <-received >= bufs/2
+})
+
 func TestStalledReaderStallsOnlyItself(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
 		for _, e := range echoes {
 			t.Run(e.name, func(t *testing.T) {
 				stream := payload(1, 32<<20)
 				o := v.Options
+				if o.RecvBufs == 0 && receivesWithoutEnd() {
+					o.RecvBufs = 128 // all of them come at once
+				}
 				srv := serve(t, o, e.of(t))
 				c := srv.dial()
 				sent := stall(t, srv, c, stream)
@@ -92,7 +144,7 @@ func TestStalledReaderStallsOnlyItself(t *testing.T) {
 						return err
 					}
 					defer c.Close()
-					for round := range 100 {
+					for round := range few(100) {
 						start := time.Now()
 						if err := exchange(c, payload(uint64(i*100+round), 1+(round*997)%5000)); err != nil {
 							return fmt.Errorf("round %d: %w", round, err)
@@ -105,7 +157,7 @@ func TestStalledReaderStallsOnlyItself(t *testing.T) {
 					t.Fatalf("beside a connection that stalls: %v\nstats: %+v", err, srv.Stats())
 				}
 				// A machine that is busy with something else must not fail this.
-				if d := slices.Max(slowest[:]); d > 3*time.Second {
+				if d := slices.Max(slowest[:]); d > 3*patience/10 {
 					t.Errorf("an exchange beside a connection that stalls took %v", d)
 				}
 
@@ -116,10 +168,13 @@ func TestStalledReaderStallsOnlyItself(t *testing.T) {
 					t.Fatal(err)
 				}
 				limit := checked.HighWater + bulkBudget + checked.BulkBufBytes
+				if receivesWithoutEnd() {
+					limit += 2 * checked.RecvBufs * checked.RecvBufBytes // before and behind the cancel
+				}
 				if n := srv.buffered(0); o.Loops == 1 && n > limit {
 					t.Errorf("%d bytes of output wait: want at most %d", n, limit)
 				}
-				if st := srv.Stats(); o.RecvBufs == 0 && st.LeasesOut > 3*checked.RecvBufs/4 {
+				if st := srv.Stats(); v.RecvBufs == 0 && st.LeasesOut > 3*checked.RecvBufs/4 {
 					t.Errorf("%d of %d receive buffers wait with the stalled connection", st.LeasesOut, checked.RecvBufs)
 				}
 
@@ -274,6 +329,11 @@ func TestWritesAboveTheHighWaterMarkStopReading(t *testing.T) {
 		o := v.Options
 		o.HighWater, o.LowWater = 100<<10, 20<<10
 		o.RecvBufBytes, o.NoBulk = 64, true
+		atOnce := 256
+		if receivesWithoutEnd() {
+			o.RecvBufs = atOnce
+			atOnce *= 2 // before and behind the cancel
+		}
 		answers, most := 0, 0
 		srv := serve(t, o, script{
 			open: func(c *Conn) {
@@ -307,7 +367,7 @@ func TestWritesAboveTheHighWaterMarkStopReading(t *testing.T) {
 			t.Errorf("%d answers: %v", answers, err)
 		}
 		// What had been received when the mark was passed is still answered.
-		if most > o.HighWater+256*len(block) {
+		if most > o.HighWater+atOnce*len(block) {
 			t.Errorf("%d bytes waited on the connection, the mark is %d", most, o.HighWater)
 		}
 	}, "default", "no recv multishot", "no features", "queues of 1 and 2")
@@ -341,12 +401,13 @@ func TestOnWritableKeepsAStreamGoing(t *testing.T) {
 		// once, all of which it may take.
 		for _, piece := range []int{100, 3000, 15000, 16384, 200000} {
 			t.Run(fmt.Sprint(piece), func(t *testing.T) {
+				conns := few(3)
 				stream := payload(1, 3<<20)
 				if piece == 100 {
-					stream = stream[:300000]
+					stream = stream[:few(300000)]
 				}
 				srv := serve(t, v.Options, streamer(t, stream, piece))
-				err := crowd(3, func(int) error {
+				err := crowd(conns, func(int) error {
 					c, err := connect(srv.addr())
 					if err != nil {
 						return err
@@ -358,7 +419,7 @@ func TestOnWritableKeepsAStreamGoing(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%v\nstats: %+v", err, srv.Stats())
 				}
-				for range 3 {
+				for range conns {
 					srv.wantCause(nil)
 				}
 			})
@@ -467,9 +528,9 @@ func TestWriteLargerThanMaxBufferedIsTakenWhenNothingWaits(t *testing.T) {
 // test.
 func TestPauseReadLosesNothing(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
-		n := 1 << 20
+		n := few(1 << 20)
 		if v.slow {
-			n = 1 << 14
+			n = few(1 << 14)
 		}
 		paused := make(chan *Conn, 1)
 		var stopped *Conn
@@ -716,16 +777,22 @@ func cpuTime(t testing.TB) time.Duration {
 }
 
 // wantIdle holds the process to using next to no time for a while, in which it has
-// nothing to do. The time that passes is not waited for but measured.
+// nothing to do. The time that passes is not waited for but measured. What spins
+// does so for ever; the runtime has work of its own now and then, and a machine
+// that is emulated charges for what others use of it.
 func wantIdle(t testing.TB) {
 	t.Helper()
 	runtime.GC() // so that none comes meanwhile
-	const window = 200 * time.Millisecond
-	before := cpuTime(t)
-	<-time.After(window)
-	if used := cpuTime(t) - before; used > window/4 {
-		t.Errorf("%v of processor time were used in %v of idleness", used, window)
+	window := patience / 50
+	used := window
+	for range 3 {
+		before := cpuTime(t)
+		<-time.After(window)
+		if used = cpuTime(t) - before; used <= window/4 {
+			return
+		}
 	}
+	t.Errorf("%v of processor time were used in %v of idleness", used, window)
 }
 
 // A peer that has ended its direction, and does not read, keeps a socket in a

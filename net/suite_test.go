@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -107,6 +108,15 @@ func needUring(t *testing.T) {
 	if err := ring.Have(ring.BufferRings); errors.Is(err, ring.ErrNotSupported) {
 		t.Skipf("needs io_uring: %v", err)
 	}
+}
+
+// few is n, which says how much or how often, or an eighth of it under -short: an
+// emulated kernel (kernels/run) is asked whether it does a thing, not for how long.
+func few(n int) int {
+	if testing.Short() {
+		return max(min(n, 2), n/8)
+	}
+	return n
 }
 
 // patience is how long any one event may take. It is met only by failures, so it
@@ -740,6 +750,20 @@ func crowd(n int, f func(i int) error) error {
 		return fmt.Errorf("%d of %d failed, the first with %w", failed, n, first)
 	}
 	return first
+}
+
+// needSocketBuffers skips a test where a socket cannot be given a buffer of n bytes.
+func needSocketBuffers(t testing.TB, n int) {
+	t.Helper()
+	for _, name := range []string{"rmem_max", "wmem_max"} {
+		b, err := os.ReadFile("/proc/sys/net/core/" + name)
+		if err != nil {
+			continue // not told in here: the test will find out
+		}
+		if most, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && most < n {
+			t.Skipf("net.core.%s is %d: set it to %d to run this", name, most, n)
+		}
+	}
 }
 
 // footprint is what a process has open.

@@ -204,7 +204,8 @@ func fewDescriptors() error {
 			if supported[f] && errors.Is(err, ErrNotSupported) {
 				return fmt.Errorf("%d free: %v is said to be missing: %w", free, f, err)
 			}
-			if free == 0 && (err == nil || !strings.Contains(err.Error(), "cannot tell") || probes[i].known) {
+			// What is missing the kernel may say before it looks for a descriptor.
+			if free == 0 && supported[f] && (err == nil || !strings.Contains(err.Error(), "cannot tell") || probes[i].known) {
 				return fmt.Errorf("none free: %v: %v, remembered %v", f, err, probes[i].known)
 			}
 			if free == 5 && supported[f] != (err == nil) {
@@ -283,7 +284,7 @@ func TestRegisteringTwiceAndTakingBackWhatIsNotThereAreErrors(t *testing.T) {
 		says string
 	}{
 		{"a group twice", r.RegisterBufRing(1, br), unix.EEXIST, "register buffer ring: file exists: already registered"},
-		{"a group that is not there", r.UnregisterBufRing(2), unix.ENOENT, "register buffer ring"},
+		{"a group that is not there", r.UnregisterBufRing(100), unix.ENOENT, "register buffer ring"},
 		{"no table", r.UnregisterFiles(), unix.ENXIO, "register direct descriptors"},
 		{"a place in no table", r.UpdateFiles(0, []int32{-1}), unix.ENXIO, "register direct descriptors"},
 		{"no buffers", r.UnregisterBuffers(), unix.ENXIO, "register buffers"},

@@ -232,6 +232,8 @@ func (r *testRing) tcp() (client, server int) {
 	r.t.Helper()
 	l, addr := r.listener()
 	client = r.dial(addr)
+	// The client is connected a moment before the listener knows of it.
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(l), Events: unix.POLLIN}}, int(limit.Milliseconds()))
 	fd, _, err := unix.Accept4(l, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 	return client, r.owns(fd, err)
 }
