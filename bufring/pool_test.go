@@ -391,6 +391,7 @@ func TestReleaseAtTheMomentOfAwaitIsFoundOrTold(t *testing.T) {
 	)
 	p := newPool(t, PoolOptions{BufBytes: 8, Count: 1})
 	var told, stop atomic.Bool
+	var finished atomic.Int64 // calls of Release that have returned
 	p.Notify(func() { told.Store(true) })
 	var handed atomic.Pointer[Lease]
 	var releasing sync.WaitGroup
@@ -400,6 +401,7 @@ func TestReleaseAtTheMomentOfAwaitIsFoundOrTold(t *testing.T) {
 		for idle := 0; !stop.Load(); {
 			if l := handed.Swap(nil); l != nil {
 				l.Release()
+				finished.Add(1)
 				idle = 0
 			} else if idle++; idle%patient == 0 {
 				runtime.Gosched() // the owner may need this processor
@@ -410,6 +412,9 @@ func TestReleaseAtTheMomentOfAwaitIsFoundOrTold(t *testing.T) {
 	found, slept := 0, 0
 	start := time.Now()
 	for round := 0; round < rounds && time.Since(start) < budget; round++ {
+		for finished.Load() != int64(round) {
+			runtime.Gosched() // the last one may still be about to tell, which would be told of this one
+		}
 		lease = p.mustLease(t)
 		p.waiting.Store(false) // what the round before left
 		told.Store(false)

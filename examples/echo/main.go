@@ -51,14 +51,14 @@ func run() error {
 		return err
 	}
 
+	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
 	srv := &net.Server{Handler: echo{}, Options: net.Options{Loops: *loops, Engine: kind}}
 	if err := srv.Start(*addr); err != nil {
 		return err
 	}
 	fmt.Printf("echo on %v, %d loops\nengine: %v\n", srv.Addrs()[0], len(srv.LoopStats()), srv.Engine())
 
-	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
 	<-stop.Done()
 	cancel() // a second signal ends the program at once
 

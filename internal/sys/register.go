@@ -12,12 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// register is io_uring_register(2). Up to Linux 6.1 at least, taking a table back
+// waits for what uses it, and a signal, of which Go's scheduler sends many, ends the
+// wait with EINTR and nothing done. A cancellation has a time limit, which would
+// begin anew.
 func register(fd int, op uintptr, arg unsafe.Pointer, n uintptr) (int, error) {
-	r, _, errno := syscall.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(fd), op, uintptr(arg), n, 0, 0)
-	if errno != 0 {
-		return 0, errno
+	for {
+		r, _, errno := syscall.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(fd), op, uintptr(arg), n, 0, 0)
+		switch {
+		case errno == 0:
+			return int(r), nil
+		case errno != unix.EINTR || op == IORING_REGISTER_SYNC_CANCEL:
+			return 0, errno
+		}
 	}
-	return int(r), nil
 }
 
 // Enable starts a ring made with R_DISABLED; with SINGLE_ISSUER the calling
