@@ -163,7 +163,7 @@ func TestDetachAndSendCopyNothing(t *testing.T) {
 				if err := c.Send(lease); err != nil {
 					t.Errorf("send: %v", err)
 				}
-				if tail := c.out.tail; tail == nil || &tail.lease.Bytes()[0] != lent {
+				if tail := c.out.tail; tail == nil || &tail.mem[0] != lent {
 					t.Error("what is queued is not the lease's memory")
 				}
 				for i, p := range c.l.copies[:len(c.l.copies)-1] {

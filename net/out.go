@@ -22,10 +22,12 @@ type outQueue struct {
 	message    ring.Message // the vector of the send in flight; zero if it has none
 }
 
-// segment is one piece of output. It owns its lease.
+// segment is one piece of output. It owns its lease, if mem lies in one; other
+// memory is kept reachable by mem itself.
 type segment struct {
 	next   *segment
-	lease  bufring.Lease // what of it is still to be sent
+	mem    []byte        // what of it is still to be sent
+	lease  bufring.Lease // whose bytes mem is; the zero lease: of the Go heap
 	copied bool          // the buffer is ours alone: a later Write may add to it
 	sealed bool          // part of a send in flight
 }
@@ -54,14 +56,13 @@ func (l *loop) write(c *Conn, b []byte) {
 		}
 	}
 	if t := c.out.tail; t != nil && t.copied && !t.sealed {
-		var n int
-		t.lease, n = t.lease.Append(b)
+		n := t.append(b)
 		c.out.bytes += n
 		b = b[n:]
 	}
 	for len(b) > 0 {
 		lease, n := l.copyBuffer(len(b)).Slice(0, 0).Append(b)
-		l.enqueue(c, lease, true)
+		l.enqueue(c, segment{mem: lease.Bytes(), lease: lease, copied: true})
 		b = b[n:]
 	}
 	l.checkHigh(c)
@@ -77,15 +78,14 @@ func (l *loop) unlend(c *Conn) {
 		if !l.group.Owns(s.lease) {
 			continue
 		}
-		b := s.lease.Bytes()
-		lease, n := l.copyBuffer(len(b)).Slice(0, 0).Append(b)
-		if n < len(b) { // larger than any of our buffers
+		lease, n := l.copyBuffer(len(s.mem)).Slice(0, 0).Append(s.mem)
+		if n < len(s.mem) { // larger than any of our buffers
 			l.put(lease)
 			l.stats.HeapBuffers++
-			lease = bufring.Wrap(append([]byte(nil), b...))
+			lease = bufring.Wrap(append([]byte(nil), s.mem...))
 		}
 		l.put(s.lease)
-		s.lease, s.copied = lease, true
+		s.mem, s.lease, s.copied = lease.Bytes(), lease, true
 	}
 }
 
@@ -116,25 +116,33 @@ func (l *loop) send(c *Conn, lease bufring.Lease) {
 		l.put(lease)
 		return
 	}
-	l.enqueue(c, lease, false)
+	l.enqueue(c, segment{mem: lease.Bytes(), lease: lease})
 	l.checkHigh(c)
 }
 
-func (l *loop) enqueue(c *Conn, lease bufring.Lease, copied bool) {
+// append copies what it can of b behind a copied segment.
+func (s *segment) append(b []byte) (n int) {
+	s.lease, n = s.lease.Append(b)
+	s.mem = s.mem[:len(s.mem)+n]
+	return n
+}
+
+// enqueue puts a segment at the end of c's output.
+func (l *loop) enqueue(c *Conn, what segment) {
 	s := l.freeSegments
 	if s == nil {
 		s = new(segment)
 	} else {
 		l.freeSegments = s.next
 	}
-	*s = segment{lease: lease, copied: copied}
+	*s = what
 	if c.out.tail == nil {
 		c.out.head = s
 	} else {
 		c.out.tail.next = s
 	}
 	c.out.tail = s
-	c.out.bytes += lease.Len()
+	c.out.bytes += len(s.mem)
 }
 
 // dequeue takes the first segment off and gives its memory back.
@@ -144,7 +152,7 @@ func (l *loop) dequeue(c *Conn) {
 	if c.out.head == nil {
 		c.out.tail = nil
 	}
-	c.out.bytes -= s.lease.Len()
+	c.out.bytes -= len(s.mem)
 	l.put(s.lease)
 	*s = segment{next: l.freeSegments}
 	l.freeSegments = s
@@ -170,9 +178,9 @@ func (l *loop) sent(c *Conn, n int) {
 	l.stats.BytesSent += uint64(n)
 	for n > 0 && c.out.head != nil {
 		s := c.out.head
-		have := s.lease.Len()
+		have := len(s.mem)
 		if n < have {
-			s.lease = s.lease.Slice(n, have)
+			s.mem = s.mem[n:]
 			c.out.bytes -= n
 			return
 		}
@@ -211,14 +219,14 @@ func (l *loop) startSend(c *Conn) {
 	}
 	s := c.out.head
 	if s.next == nil {
-		e.PrepareSend(fd, s.lease.Bytes(), sendFlags)
+		e.PrepareSend(fd, s.mem, sendFlags)
 		s.sealed = true
-		l.queuedBytes += s.lease.Len()
+		l.queuedBytes += len(s.mem)
 	} else {
 		m := l.message()
-		for ; s != nil && m.Append(s.lease.Bytes()); s = s.next {
+		for ; s != nil && m.Append(s.mem); s = s.next {
 			s.sealed = true
-			l.queuedBytes += s.lease.Len()
+			l.queuedBytes += len(s.mem)
 		}
 		c.out.message = m
 		e.PrepareSendmsg(fd, m, sendFlags)
@@ -309,15 +317,15 @@ func (l *loop) onRoom(c *Conn, cqe *ring.Completion) {
 func (l *loop) sendDirect(c *Conn) {
 	for c.out.head != nil {
 		s := c.out.head
-		want := s.lease.Len()
+		want := len(s.mem)
 		var n int
 		var errno syscall.Errno
 		if s.next == nil {
-			n, errno = l.r.Send(int(c.fd), s.lease.Bytes())
+			n, errno = l.r.Send(int(c.fd), s.mem)
 		} else {
 			m := l.message()
-			for want = 0; s != nil && m.Append(s.lease.Bytes()); s = s.next {
-				want += s.lease.Len()
+			for want = 0; s != nil && m.Append(s.mem); s = s.next {
+				want += len(s.mem)
 			}
 			n, errno = l.r.SendMessage(int(c.fd), m)
 			l.messages = append(l.messages, m)
