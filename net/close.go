@@ -97,7 +97,12 @@ func (l *loop) end(c *Conn) {
 		return
 	}
 	l.dropOutput(c)
-	if c.state&inFlight != 0 {
+	if c.state&inFlight != 0 || c.pinned > 0 {
+		if c.cutOff && c.notices > 0 {
+			// The memory is free when the peer has acknowledged it, or now.
+			c.cutOff = false
+			_ = l.r.Disconnect(int(c.fd)) // ENOTCONN: so it was
+		}
 		if c.state&shut == 0 {
 			// Completes an armed receive with 0.
 			c.state |= shut
@@ -163,7 +168,7 @@ func (l *loop) close(c *Conn, cause error) {
 	}
 	c.state |= closing
 	c.keep(nil)
-	if c.out.head != nil && l.o.CloseTimeout > 0 {
+	if (c.out.head != nil || c.notices > 0) && l.o.CloseTimeout > 0 {
 		l.lingering = append(l.lingering, lingerer{c, l.clock() + int64(l.o.CloseTimeout)})
 	}
 	l.mark(c)
@@ -171,7 +176,14 @@ func (l *loop) close(c *Conn, cause error) {
 
 // abort is Conn.Abort.
 func (l *loop) abort(c *Conn, cause error) {
-	if c.state&(dead|finished) != 0 {
+	if c.state&finished != 0 {
+		return
+	}
+	c.cutOff = true
+	if c.state&dead != 0 {
+		if c.notices > 0 {
+			l.mark(c)
+		}
 		return
 	}
 	if c.cause == nil {
@@ -184,6 +196,7 @@ func (l *loop) abort(c *Conn, cause error) {
 
 // finish is the last step: nothing of c is in flight.
 func (l *loop) finish(c *Conn) {
+	l.settleOwing() // before OnClose, the last that is heard of c
 	c.state |= finished
 	c.keep(nil)
 	l.stats.Closed++

@@ -32,6 +32,11 @@ type Conn struct {
 	context any
 	cause   error  // why it is closing; the first cause stays
 	kept    []byte // received and not consumed; hasKept says that there is some
+	route   *route // what zero copy is worth to its peer; nil: not known
+	pinned  uint32 // reads of files, and zero-copy sends whose memory is not free yet
+	notices uint32 // the latter
+	files   uint32 // transfers that wait
+	cutOff  bool   // what is not acknowledged is dropped
 	remote  netip.AddrPort
 }
 
@@ -72,6 +77,7 @@ const (
 	hasKept      // bytes are kept
 	direct       // its socket is in the ring's table, see makeDirect
 	offerPending // kept bytes must be offered although nothing new came
+	isSending    // on one of the loop's lists of those with a file to send
 )
 
 const (

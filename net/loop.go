@@ -5,6 +5,7 @@ package net
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"runtime"
 	"runtime/debug"
@@ -66,6 +67,9 @@ type loop struct {
 	capped     []*Conn // hold more receive buffers than their share
 	readyList  []*Conn // bulk connections with bytes left when their budget was not
 	readySpare []*Conn
+	sending    []*Conn // with a file to send from
+	chunkless  []*Conn // waiting for a buffer to read a file into
+	owing      []owed
 
 	lingering   []lingerer
 	lingerCheck int
@@ -81,6 +85,9 @@ type loop struct {
 	stopped  bool
 
 	freeSegments *segment
+	zeroCopyFrom int
+	zeroCopies   zeroCopies
+	statics      statics
 	spin         spinner
 	glances      int // between looks at the clock
 	gather       gatherer
@@ -124,6 +131,10 @@ func newLoop(index int, o *Options, h handlers) (*loop, error) {
 	l.acceptMultishot = l.r.Have(ring.AcceptMultishot)
 	l.pollMultishot = l.r.Have(ring.PollMultishot)
 	l.share = max(1, o.RecvBufs/8)
+	l.zeroCopyFrom = o.ZeroCopyFrom
+	if o.ZeroCopyFrom < 0 || !l.r.Have(ring.SendZC|ring.SendmsgZC|ring.UsageReport) || l.r.Engine() == ring.Epoll {
+		l.zeroCopyFrom = math.MaxInt
+	}
 	l.glances = 32 // about a microsecond
 	if l.r.Engine() != ring.Uring {
 		l.glances = 1 // each is a call
@@ -213,6 +224,7 @@ func (l *loop) start() error {
 		return err
 	}
 	l.group.Notify(l.mail.rouse)
+	l.large.Notify(l.mail.rouse)
 	if l.waker.Armed() {
 		if !l.waker.Arm() {
 			return errors.New("arm the waker: the submission queue is full")
@@ -296,6 +308,9 @@ func (l *loop) dispatchSome() {
 		cqe := &l.batch[l.next]
 		l.next++
 		l.complete(cqe)
+		if len(l.owing) > 0 {
+			l.settleOwing()
+		}
 		if len(l.dirty) > 0 {
 			l.settleDirty()
 		}
@@ -309,7 +324,7 @@ func (l *loop) dispatchSome() {
 func (l *loop) complete(cqe *ring.Completion) {
 	k, gen, slot := splitUserData(cqe.UserData)
 	switch k {
-	case kindRecv, kindSend, kindPoll, kindRoom, kindCancel, kindCancelRoom:
+	case kindRecv, kindSend, kindPoll, kindRoom, kindCancel, kindCancelRoom, kindRead:
 		c := l.table.find(gen, slot)
 		if c == nil {
 			l.stale(cqe)
@@ -328,7 +343,11 @@ func (l *loop) complete(cqe *ring.Completion) {
 			l.onCancel(c, cqe, cancelling)
 		case kindCancelRoom:
 			l.onCancel(c, cqe, leaving)
+		case kindRead:
+			l.onRead(c, cqe)
 		}
+	case kindZeroCopy:
+		l.onZeroCopy(gen, slot, cqe)
 	case kindAccept:
 		l.onAccept(slot, cqe)
 	case kindCancelAccept:
@@ -452,6 +471,7 @@ func (l *loop) runPosted() {
 		}
 	}
 	l.receiveReady()
+	l.sendFiles()
 	l.uncap()
 	l.feed()
 	l.guard(func() {}) // settles what the steps above have marked
@@ -485,9 +505,10 @@ func (l *loop) guard(f func()) {
 		defer l.contain()
 		f()
 	}()
-	for len(l.dirty) > 0 {
+	for len(l.dirty) > 0 || len(l.owing) > 0 {
 		func() {
 			defer l.contain()
+			l.settleOwing()
 			l.settleDirty()
 		}()
 	}

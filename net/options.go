@@ -62,6 +62,13 @@ type Options struct {
 	// at most 512 MiB.
 	MaxUnconsumed int
 
+	// ZeroCopyFrom is from how many bytes on leases, memory and static content are
+	// sent without a copy, where the kernel says that it does not copy after all
+	// (it does on loopback, and then plain sends are used). Since Linux 6.2; only with
+	// io_uring. Default 16 KiB, as below some 10 KB pinning costs more than copying
+	// (msg_zerocopy.rst); negative: never.
+	ZeroCopyFrom int
+
 	// CloseTimeout is how long a closed connection may take to send what is left.
 	// Default 30 s; negative: for ever.
 	CloseTimeout time.Duration
@@ -125,6 +132,9 @@ func (o Options) check() (Options, error) {
 	}
 	if o.CompletionCount < o.EntryCount {
 		return o, fmt.Errorf("ringnet: option CompletionCount is %d: it must not be below EntryCount (%d)", o.CompletionCount, o.EntryCount)
+	}
+	if o.ZeroCopyFrom == 0 {
+		o.ZeroCopyFrom = 16 << 10
 	}
 	if o.CloseTimeout == 0 {
 		o.CloseTimeout = 30 * time.Second

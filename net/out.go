@@ -27,9 +27,43 @@ type outQueue struct {
 type segment struct {
 	next   *segment
 	mem    []byte        // what of it is still to be sent
-	lease  bufring.Lease // whose bytes mem is; the zero lease: of the Go heap
+	lease  bufring.Lease // whose bytes mem is; the zero lease: of somebody else
+	owner  owner         // who is told when the memory is no longer needed
+	file   *transfer     // it is a range of a file, and mem what was read of it
 	copied bool          // the buffer is ours alone: a later Write may add to it
 	sealed bool          // part of a send in flight
+	gone   bool          // off the queue, and kept only for pins
+	pins   int32         // zero-copy sends that have not told that they are done with mem
+}
+
+// owner is told that a segment's memory is no longer needed: err is nil when all
+// of it was sent.
+type owner interface {
+	released(l *loop, c *Conn, err error)
+}
+
+// doneFunc is an owner that wants to be called.
+type doneFunc func(error)
+
+func (f doneFunc) released(l *loop, c *Conn, err error) { l.owe(c, f, err) }
+
+// owed is a call to somebody whose memory or file has come free.
+type owed struct {
+	c   *Conn
+	f   func(error)
+	err error
+}
+
+// owe has f called after what is under way.
+func (l *loop) owe(c *Conn, f func(error), err error) { l.owing = append(l.owing, owed{c, f, err}) }
+
+// settleOwing makes the calls that are owed.
+func (l *loop) settleOwing() {
+	for len(l.owing) > 0 {
+		o := l.owing[0]
+		l.owing = append(l.owing[:0], l.owing[1:]...)
+		l.call(o.c, func() { o.f(o.err) })
+	}
 }
 
 // eagerBytes is from how many waiting bytes on a connection's output is offered to
@@ -44,7 +78,7 @@ func (l *loop) write(c *Conn, b []byte) {
 	// A large piece with nothing before it goes straight from the caller's
 	// memory; only what the kernel did not take is copied.
 	if len(b) >= eagerBytes && c.out.head == nil && c.state&(sendArmed|full) == 0 {
-		n, errno := l.r.Send(int(c.fd), b)
+		n, errno := l.r.Send(int(c.fd), b, 0)
 		if errno == 0 {
 			l.stats.DirectSends++
 			l.stats.BytesSent += uint64(n)
@@ -75,7 +109,7 @@ func (l *loop) scarce() bool { return l.group.Available() < l.group.Count()/2 }
 // before it begins to wait for the peer. Nothing of it may be in flight.
 func (l *loop) unlend(c *Conn) {
 	for s := c.out.head; s != nil && l.scarce(); s = s.next {
-		if !l.group.Owns(s.lease) {
+		if !l.group.Owns(s.lease) || s.pins > 0 {
 			continue
 		}
 		lease, n := l.copyBuffer(len(s.mem)).Slice(0, 0).Append(s.mem)
@@ -142,18 +176,36 @@ func (l *loop) enqueue(c *Conn, what segment) {
 		c.out.tail.next = s
 	}
 	c.out.tail = s
-	c.out.bytes += len(s.mem)
+	if s.file == nil {
+		c.out.bytes += len(s.mem)
+	}
 }
 
-// dequeue takes the first segment off and gives its memory back.
-func (l *loop) dequeue(c *Conn) {
+// dequeue takes the first segment off, sent or given up, and gives its memory back,
+// unless the kernel may still read it.
+func (l *loop) dequeue(c *Conn, err error) {
 	s := c.out.head
 	c.out.head = s.next
 	if c.out.head == nil {
 		c.out.tail = nil
 	}
-	c.out.bytes -= len(s.mem)
+	if s.file == nil {
+		c.out.bytes -= len(s.mem)
+	}
+	if s.pins > 0 {
+		s.gone = true
+		return
+	}
+	l.freeSegment(c, s, err)
+}
+
+func (l *loop) freeSegment(c *Conn, s *segment, err error) {
 	l.put(s.lease)
+	if s.owner != nil {
+		s.owner.released(l, c, err)
+	} else if s.file != nil {
+		s.file.released(l, c, err)
+	}
 	*s = segment{next: l.freeSegments}
 	l.freeSegments = s
 }
@@ -185,7 +237,9 @@ func (l *loop) sent(c *Conn, n int) {
 			return
 		}
 		n -= have
-		l.dequeue(c)
+		c.out.bytes -= have
+		s.mem = s.mem[have:]
+		l.dequeue(c, nil)
 	}
 }
 
@@ -201,6 +255,13 @@ const sendFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 // startSend puts what waits on the wire, if nothing is in flight.
 func (l *loop) startSend(c *Conn) {
 	if c.out.head == nil || c.state&(sendArmed|full|dead) != 0 {
+		return
+	}
+	if c.out.head.file != nil {
+		l.sendFileLater(c)
+		return
+	}
+	if c.out.bytes >= l.zeroCopyFrom && l.sendZeroCopy(c) {
 		return
 	}
 	if c.state&(bulk|roomArmed) != 0 || c.out.bytes >= eagerBytes {
@@ -224,12 +285,12 @@ func (l *loop) startSend(c *Conn) {
 		l.queuedBytes += len(s.mem)
 	} else {
 		m := l.message()
-		for ; s != nil && m.Append(s.mem); s = s.next {
+		for ; s != nil && s.file == nil && m.Append(s.mem); s = s.next {
 			s.sealed = true
 			l.queuedBytes += len(s.mem)
 		}
 		c.out.message = m
-		e.PrepareSendmsg(fd, m, sendFlags)
+		e.PrepareSendmsg(fd, m, sendFlags|before(s))
 	}
 	if c.state&direct != 0 {
 		e.UseDirect()
@@ -240,6 +301,15 @@ func (l *loop) startSend(c *Conn) {
 	c.state |= sendArmed
 	l.inFlight++
 	l.queuedSends++
+}
+
+// before is a flag of a send that is followed by s: the file that an answer's head
+// is followed by shall fill up its packet.
+func before(s *segment) int {
+	if s != nil && s.file != nil {
+		return unix.MSG_MORE
+	}
+	return 0
 }
 
 // A connection that is used has its socket in the ring's table of direct
@@ -317,17 +387,21 @@ func (l *loop) onRoom(c *Conn, cqe *ring.Completion) {
 func (l *loop) sendDirect(c *Conn) {
 	for c.out.head != nil {
 		s := c.out.head
+		if s.file != nil {
+			l.sendFileLater(c)
+			return
+		}
 		want := len(s.mem)
 		var n int
 		var errno syscall.Errno
 		if s.next == nil {
-			n, errno = l.r.Send(int(c.fd), s.mem)
+			n, errno = l.r.Send(int(c.fd), s.mem, 0)
 		} else {
 			m := l.message()
-			for want = 0; s != nil && m.Append(s.mem); s = s.next {
+			for want = 0; s != nil && s.file == nil && m.Append(s.mem); s = s.next {
 				want += len(s.mem)
 			}
-			n, errno = l.r.SendMessage(int(c.fd), m)
+			n, errno = l.r.SendMessage(int(c.fd), m, before(s))
 			l.messages = append(l.messages, m)
 		}
 		switch errno {
@@ -385,15 +459,20 @@ func (l *loop) onSend(c *Conn, cqe *ring.Completion) {
 		l.messages = append(l.messages, m)
 		c.out.message = ring.Message{}
 	}
-	if cqe.Res > 0 {
-		l.sent(c, int(cqe.Res))
+	l.sendDone(c, int(cqe.Res))
+}
+
+// sendDone takes the result of a send.
+func (l *loop) sendDone(c *Conn, res int) {
+	if res > 0 {
+		l.sent(c, res)
 	}
 	if s := c.out.head; s != nil && s.sealed {
 		// It was not all sent.
 		for ; s != nil && s.sealed; s = s.next {
 			s.sealed = false
 		}
-		switch errno := syscall.Errno(max(0, -cqe.Res)); {
+		switch errno := syscall.Errno(max(0, -res)); {
 		case c.state&dead != 0:
 		case errno == 0 || errno == unix.EAGAIN:
 			l.stats.ShortSends++
@@ -412,7 +491,7 @@ func (l *loop) onSend(c *Conn, cqe *ring.Completion) {
 
 // checkHigh stops reading from a connection whose output has grown too long.
 func (l *loop) checkHigh(c *Conn) {
-	if c.out.bytes > l.o.HighWater && c.state&overHigh == 0 {
+	if (c.out.bytes > l.o.HighWater || c.files > filesMax) && c.state&overHigh == 0 {
 		c.state |= overHigh
 		l.stats.HighWater++
 	}
@@ -420,7 +499,7 @@ func (l *loop) checkHigh(c *Conn) {
 
 // checkLow goes on reading from it.
 func (l *loop) checkLow(c *Conn) {
-	if c.state&overHigh == 0 || c.out.bytes > l.o.LowWater {
+	if c.state&overHigh == 0 || c.out.bytes > l.o.LowWater || c.files > filesLow {
 		return
 	}
 	c.state &^= overHigh
@@ -433,11 +512,15 @@ func (l *loop) checkLow(c *Conn) {
 // dropOutput gives back what will not be sent. While a send is in flight the
 // kernel may read from it.
 func (l *loop) dropOutput(c *Conn) {
-	if c.state&sendArmed != 0 {
+	if s := c.out.head; c.state&sendArmed != 0 || s != nil && s.file != nil && s.file.reading {
 		return
 	}
+	err := c.cause
+	if err == nil {
+		err = ErrClosed
+	}
 	for c.out.head != nil {
-		l.dequeue(c)
+		l.dequeue(c, err)
 	}
 }
 

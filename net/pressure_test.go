@@ -291,7 +291,7 @@ func TestScarceBufferIsNotKeptBySendThatWaits(t *testing.T) {
 		srv.onLoop(0, func(l *loop) {
 			fd := int(held[0].c.fd)
 			for {
-				n, errno := l.r.Send(fd, make([]byte, 1<<16))
+				n, errno := l.r.Send(fd, make([]byte, 1<<16), 0)
 				if errno == unix.EAGAIN {
 					break
 				} else if errno != 0 {

@@ -29,10 +29,22 @@ type Stats struct {
 	ShortSends     uint64
 	HighWater      uint64 // times a connection's output went over HighWater
 	HeapBuffers    uint64 // buffers that the heap had to give
-	Flushes        uint64 // submissions in the middle of a batch
-	AcceptErrors   uint64
-	Panics         uint64 // handlers that panicked
-	Stale          uint64 // completions for connections that had gone; should be 0
+
+	ZeroCopySends   uint64 // sends that were to copy nothing,
+	ZeroCopyCopied  uint64 // for which the kernel says that it copied after all,
+	ZeroCopyRefused uint64 // and that it had no memory to pin for, or never does there
+	ZeroCopyBytes   uint64 // sent that way
+	Files           uint64 // SendFile
+	FileErrors      uint64 // files that could not be read, or became shorter
+	FileBytesSent   uint64 // of files, except small ones that went out with what was before them
+	FileBytesRead   uint64 // of files, copied into buffers
+	FileBytesMapped uint64 // sent from a file's mapping; what is left went by sendfile(2)
+	ColdReads       uint64 // reads that waited for a disk
+
+	Flushes      uint64 // submissions in the middle of a batch
+	AcceptErrors uint64
+	Panics       uint64 // handlers that panicked
+	Stale        uint64 // completions for connections that had gone; should be 0
 
 	InFlight    int // operations whose last completion is outstanding, now
 	LeasesOut   int // receive buffers that are leased, now
@@ -57,6 +69,9 @@ func (s *Stats) add(o *Stats) {
 		{&s.ToDirect, o.ToDirect}, {&s.ToSmall, o.ToSmall}, {&s.DirectReceives, o.DirectReceives}, {&s.DirectSends, o.DirectSends},
 		{&s.ShortSends, o.ShortSends}, {&s.HighWater, o.HighWater}, {&s.HeapBuffers, o.HeapBuffers},
 		{&s.Flushes, o.Flushes}, {&s.AcceptErrors, o.AcceptErrors}, {&s.Panics, o.Panics}, {&s.Stale, o.Stale},
+		{&s.ZeroCopySends, o.ZeroCopySends}, {&s.ZeroCopyCopied, o.ZeroCopyCopied}, {&s.ZeroCopyRefused, o.ZeroCopyRefused},
+		{&s.ZeroCopyBytes, o.ZeroCopyBytes}, {&s.Files, o.Files}, {&s.FileErrors, o.FileErrors}, {&s.FileBytesSent, o.FileBytesSent},
+		{&s.FileBytesRead, o.FileBytesRead}, {&s.FileBytesMapped, o.FileBytesMapped}, {&s.ColdReads, o.ColdReads},
 		{&s.SpinsFound, o.SpinsFound}, {&s.SpinsMissed, o.SpinsMissed},
 	} {
 		*f.to += f.from

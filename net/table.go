@@ -15,6 +15,8 @@ const (
 	kindWake
 	kindCancelAccept
 	kindCancelRoom
+	kindRead     // of a file, into a large buffer
+	kindZeroCopy // its slot is the send's, in the loop's list of them
 )
 
 // An operation's user data names it without a pointer:

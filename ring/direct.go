@@ -17,16 +17,41 @@ func (r *Ring) Recv(fd int, b []byte) (int, syscall.Errno) { return r.eng.Recv(f
 
 // Send sends what it can of b; EAGAIN when that is nothing. No send may be in
 // flight on fd.
-func (r *Ring) Send(fd int, b []byte) (int, syscall.Errno) { return r.eng.Send(fd, b) }
+func (r *Ring) Send(fd int, b []byte, flags int) (int, syscall.Errno) {
+	return r.eng.Send(fd, b, flags)
+}
 
 // SendMessage is Send for a vector.
-func (r *Ring) SendMessage(fd int, m Message) (int, syscall.Errno) {
-	return r.eng.SendMessage(fd, m.m)
+func (r *Ring) SendMessage(fd int, m Message, flags int) (int, syscall.Errno) {
+	return r.eng.SendMessage(fd, m.m, flags)
 }
 
 // Shutdown is shutdown(2). With unix.SHUT_RDWR it completes an armed receive with
 // 0 and a waiting send with EPIPE.
 func (r *Ring) Shutdown(fd, how int) syscall.Errno { return r.eng.Shutdown(fd, how) }
+
+// Disconnect resets a TCP connection and drops what of it is not acknowledged; the
+// descriptor stays. Notifications of zero-copy sends come then.
+func (r *Ring) Disconnect(fd int) syscall.Errno { return r.eng.Disconnect(fd) }
+
+// ReadFile reads of a regular file at an offset what is in the page cache: EAGAIN
+// when it is not, another errno when this file or kernel cannot tell.
+func (r *Ring) ReadFile(fd int, b []byte, offset int64) (int, syscall.Errno) {
+	return r.eng.ReadFile(fd, b, offset)
+}
+
+// SendFile sends n bytes of a file from offset on (sendfile(2)). The socket must
+// not block; for what is not in the page cache it waits for the disk.
+func (r *Ring) SendFile(fd, file int, offset int64, n int) (int, syscall.Errno) {
+	return r.eng.SendFile(fd, file, offset, n)
+}
+
+// FileBytes is the size of a file now.
+func (r *Ring) FileBytes(file int) (int64, syscall.Errno) { return r.eng.FileBytes(file) }
+
+// Resident reports that all of mem, at most 1 MiB of what MapFile returned, is in
+// the page cache.
+func (r *Ring) Resident(mem []byte) bool { return r.eng.Resident(mem) }
 
 // CloseFd closes a descriptor. Nothing may be in flight on it: a close cancels
 // nothing, and operations of the old owner would go on under a number that may

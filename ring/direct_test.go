@@ -18,12 +18,12 @@ func TestCallsAroundTheQueues(t *testing.T) {
 	if n, errno := r.Recv(b, into); errno != unix.EAGAIN {
 		t.Errorf("receive of nothing: %d, %v", n, errno)
 	}
-	if n, errno := r.Send(a, []byte("plain")); n != 5 || errno != 0 {
+	if n, errno := r.Send(a, []byte("plain"), 0); n != 5 || errno != 0 {
 		t.Errorf("send: %d, %v", n, errno)
 	}
 	m := r.message()
 	vector(m, r.memory(16))
-	if n, errno := r.SendMessage(a, m); n != 8 || errno != 0 {
+	if n, errno := r.SendMessage(a, m, 0); n != 8 || errno != 0 {
 		t.Errorf("send of a vector: %d, %v", n, errno)
 	}
 	if got := r.receive(b, 13); got != "plainvectored" {

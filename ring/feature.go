@@ -23,6 +23,9 @@ const (
 	SendZC
 	// SendmsgZC is sending a vector without a copy. Since Linux 6.1.
 	SendmsgZC
+	// UsageReport has the notification of a zero-copy send say whether the kernel
+	// copied after all. Since Linux 6.2.
+	UsageReport
 	// DirectDescriptors are descriptors in a table of the ring. Since Linux 5.19.
 	DirectDescriptors
 	// MessageRing is an entry that posts a completion to another ring. Since
@@ -47,7 +50,7 @@ const (
 const AllFeatures = endOfFeatures - 1
 
 var featureNames = [...]string{"buffer-rings", "accept-multishot", "recv-multishot", "poll-multishot", "send-zc",
-	"sendmsg-zc", "direct-descriptors", "message-ring", "sync-message", "registered-ring", "defer-taskrun",
+	"sendmsg-zc", "usage-report", "direct-descriptors", "message-ring", "sync-message", "registered-ring", "defer-taskrun",
 	"single-issuer", "no-entry-array"}
 
 // String lists the names of the set's features, separated by spaces.

@@ -281,7 +281,7 @@ func (r *testRing) group(id uint16, count, size int) (*BufRing, []byte) {
 // send puts data into a socket whose buffer has room for it.
 func (r *testRing) send(fd int, data string) {
 	r.t.Helper()
-	if n, errno := sys.Send(fd, []byte(data)); n != len(data) || errno != 0 {
+	if n, errno := sys.Send(fd, []byte(data), 0); n != len(data) || errno != 0 {
 		r.t.Fatalf("sent %d of %d bytes, %v", n, len(data), errno)
 	}
 }

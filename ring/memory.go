@@ -48,3 +48,12 @@ func (m Message) SetName(name []byte) { m.m.SetName(name) }
 
 // SetControl sets where control data is.
 func (m Message) SetControl(control []byte) { m.m.SetControl(control) }
+
+// MapFile maps the first n bytes of a regular file, for the kernel to read in sends.
+// Nobody else may touch them: what the file no longer has is SIGBUS for us and EFAULT
+// for the kernel. truthful says that [Ring.Resident] tells the truth about it, which
+// it does only to a process that could write the file.
+func MapFile(fd int, n int) (mem []byte, truthful bool, err error) {
+	mem, err = sys.MapFile(fd, n)
+	return mem, err == nil && sys.MayAskResident(fd), err
+}

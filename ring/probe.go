@@ -62,8 +62,9 @@ var probes = [...]struct {
 	{try: probeAcceptMultishot},
 	{try: probeRecvMultishot},
 	{try: probePollMultishot},
-	{try: func() error { return probeSendZC(sys.IORING_OP_SEND_ZC) }},
-	{try: func() error { return probeSendZC(sys.IORING_OP_SENDMSG_ZC) }},
+	{try: func() error { return probeSendZC(sys.IORING_OP_SEND_ZC, false) }},
+	{try: func() error { return probeSendZC(sys.IORING_OP_SENDMSG_ZC, false) }},
+	{try: func() error { return probeSendZC(sys.IORING_OP_SEND_ZC, true) }},
 	{try: probeDirectDescriptors},
 	{try: probeMessageRing},
 	{try: probeSyncMessage},
@@ -211,7 +212,7 @@ func probeRecvMultishot() error {
 	}
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
-	if _, errno := sys.Send(pair[1], []byte{1}); errno != 0 {
+	if _, errno := sys.Send(pair[1], []byte{1}, 0); errno != 0 {
 		return errno
 	}
 	p.entry().PrepareRecvMultishot(pair[0], 0)
@@ -236,7 +237,7 @@ func probePollMultishot() error {
 
 // probeSendZC sends on a Unix socket, where no zero copy exists: a kernel that
 // knows the operation says EOPNOTSUPP, one that does not says EINVAL.
-func probeSendZC(op uint8) error {
+func probeSendZC(op uint8, report bool) error {
 	p, err := newProbeRing()
 	if err != nil {
 		return err
@@ -264,6 +265,9 @@ func probeSendZC(op uint8) error {
 		e.PrepareSendmsgZC(pair[0], ms[0], 0)
 	} else {
 		e.PrepareSendZC(pair[0], mem[:1], 0)
+	}
+	if report {
+		e.ReportUsage()
 	}
 	c, err := p.do()
 	if err != nil {

@@ -60,6 +60,18 @@ func (r *Ring) RegisterBuffers(bufs [][]byte) error {
 // UnregisterBuffers undoes RegisterBuffers.
 func (r *Ring) UnregisterBuffers() error { return registerError("buffers", r.eng.UnregisterBuffers()) }
 
+// RegisterBuffersSparse makes a table of n places for fixed buffers, to be filled by
+// UpdateBuffer. Since Linux 5.19.
+func (r *Ring) RegisterBuffersSparse(n uint32) error {
+	return registerError("buffers", r.eng.RegisterBuffersSparse(n))
+}
+
+// UpdateBuffer pins mem, at most 1 GiB, and makes it fixed buffer index; nil empties
+// the place, and what is in flight keeps what it uses. Since Linux 5.13.
+func (r *Ring) UpdateBuffer(index uint32, mem []byte) error {
+	return registerError("buffers", r.eng.UpdateBuffer(index, mem))
+}
+
 // RegisterFiles makes a table of n empty direct descriptors, n up to the limit of
 // open files. Since Linux 5.19 (DirectDescriptors).
 func (r *Ring) RegisterFiles(n uint32) error {

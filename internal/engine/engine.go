@@ -59,6 +59,8 @@ type Registrar interface {
 	UnregisterBufRing(group uint16) error
 	RegisterBuffers(bufs [][]byte) error
 	UnregisterBuffers() error
+	RegisterBuffersSparse(n uint32) error
+	UpdateBuffer(index uint32, mem []byte) error
 	RegisterFilesSparse(n uint32) error
 	UpdateFiles(first uint32, fds []int32) error
 	UnregisterFiles() error
@@ -75,10 +77,34 @@ type Sockets interface {
 	GetInt(fd, level, name int) (int, error)
 	SetLinger(fd, seconds int) error
 
-	// Recv, Send and SendMessage never block.
+	// Recv, Send and SendMessage never block. flags are further ones of send(2).
 	Recv(fd int, b []byte) (int, syscall.Errno)
-	Send(fd int, b []byte) (int, syscall.Errno)
-	SendMessage(fd int, m *sys.Message) (int, syscall.Errno)
+	Send(fd int, b []byte, flags int) (int, syscall.Errno)
+	SendMessage(fd int, m *sys.Message, flags int) (int, syscall.Errno)
 	Shutdown(fd, how int) syscall.Errno
 	CloseFd(fd int) syscall.Errno
+
+	// Disconnect drops what a TCP connection has sent and not got acknowledged,
+	// and resets it: the notifications of zero-copy sends come then.
+	Disconnect(fd int) syscall.Errno
+
+	Files
+}
+
+// Files are the calls on regular files that never wait for a disk.
+type Files interface {
+	// ReadFile reads at an offset what is in the page cache: EAGAIN when it is
+	// not, another errno when this file or kernel cannot tell.
+	ReadFile(fd int, b []byte, offset int64) (int, syscall.Errno)
+
+	// SendFile sends n bytes of file from offset on; the file's part has to be in
+	// the page cache, since it would wait for the disk.
+	SendFile(fd, file int, offset int64, n int) (int, syscall.Errno)
+
+	// FileBytes is the size of a file now.
+	FileBytes(file int) (int64, syscall.Errno)
+
+	// Resident reports that all of mem, a part of a mapped file, is in the page
+	// cache.
+	Resident(mem []byte) bool
 }

@@ -21,10 +21,23 @@ func (KernelSockets) PeerAddr(fd int) (netip.AddrPort, error)  { return sys.Peer
 func (KernelSockets) SetInt(fd, level, name, value int) error {
 	return sys.SetInt(fd, level, name, value)
 }
-func (KernelSockets) GetInt(fd, level, name int) (int, error)                 { return sys.GetInt(fd, level, name) }
-func (KernelSockets) SetLinger(fd, seconds int) error                         { return sys.SetLinger(fd, seconds) }
-func (KernelSockets) Recv(fd int, b []byte) (int, syscall.Errno)              { return sys.Recv(fd, b) }
-func (KernelSockets) Send(fd int, b []byte) (int, syscall.Errno)              { return sys.Send(fd, b) }
-func (KernelSockets) Shutdown(fd, how int) syscall.Errno                      { return sys.Shutdown(fd, how) }
-func (KernelSockets) CloseFd(fd int) syscall.Errno                            { return sys.Close(fd) }
-func (KernelSockets) SendMessage(fd int, m *sys.Message) (int, syscall.Errno) { return m.Send(fd) }
+func (KernelSockets) GetInt(fd, level, name int) (int, error)    { return sys.GetInt(fd, level, name) }
+func (KernelSockets) SetLinger(fd, seconds int) error            { return sys.SetLinger(fd, seconds) }
+func (KernelSockets) Recv(fd int, b []byte) (int, syscall.Errno) { return sys.Recv(fd, b) }
+func (KernelSockets) Send(fd int, b []byte, flags int) (int, syscall.Errno) {
+	return sys.Send(fd, b, flags)
+}
+func (KernelSockets) Shutdown(fd, how int) syscall.Errno { return sys.Shutdown(fd, how) }
+func (KernelSockets) CloseFd(fd int) syscall.Errno       { return sys.Close(fd) }
+func (KernelSockets) SendMessage(fd int, m *sys.Message, flags int) (int, syscall.Errno) {
+	return m.Send(fd, flags)
+}
+func (KernelSockets) Disconnect(fd int) syscall.Errno { return sys.Disconnect(fd) }
+func (KernelSockets) ReadFile(fd int, b []byte, offset int64) (int, syscall.Errno) {
+	return sys.ReadNow(fd, b, offset)
+}
+func (KernelSockets) SendFile(fd, file int, offset int64, n int) (int, syscall.Errno) {
+	return sys.SendFile(fd, file, offset, n)
+}
+func (KernelSockets) FileBytes(file int) (int64, syscall.Errno) { return sys.FileBytes(file) }
+func (KernelSockets) Resident(mem []byte) bool                  { return sys.Resident(mem) }

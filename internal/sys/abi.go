@@ -144,6 +144,8 @@ const (
 	IORING_REGISTER_PROBE            = 8
 	IORING_REGISTER_ENABLE_RINGS     = 12
 	IORING_REGISTER_FILES2           = 13
+	IORING_REGISTER_BUFFERS2         = 15
+	IORING_REGISTER_BUFFERS_UPDATE   = 16
 	IORING_REGISTER_IOWQ_MAX_WORKERS = 19
 	IORING_REGISTER_RING_FDS         = 20
 	IORING_UNREGISTER_RING_FDS       = 21
@@ -280,6 +282,17 @@ type rsrcRegister struct {
 	_     uint64
 	Data  uint64
 	Tags  uint64
+}
+
+// rsrcUpdate2 is struct io_uring_rsrc_update2.
+type rsrcUpdate2 struct {
+	_      structs.HostLayout
+	Offset uint32
+	_      uint32
+	Data   uint64
+	Tags   uint64
+	Nr     uint32
+	_      uint32
 }
 
 // rsrcUpdate is struct io_uring_rsrc_update; REGISTER_RING_FDS and

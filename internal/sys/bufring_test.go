@@ -172,7 +172,7 @@ func TestBufRingPositionsWrapInTheKernelToo(t *testing.T) {
 		r.Add(mem[next%entries:next%entries+1], uint16(next%entries))
 		next++
 		r.Publish()
-		if _, errno := Send(pair[1], []byte{byte(round)}); errno != 0 {
+		if _, errno := Send(pair[1], []byte{byte(round)}, 0); errno != 0 {
 			t.Fatal(errno)
 		}
 		e := u.Next()

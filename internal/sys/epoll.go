@@ -89,19 +89,6 @@ func RecvFlags(fd int, b []byte, flags int) (int, syscall.Errno) {
 	return int(r), errno
 }
 
-// SendFlags is Send with flags.
-func SendFlags(fd int, b []byte, flags int) (int, syscall.Errno) {
-	r, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
-		uintptr(len(b)), uintptr(flags|unix.MSG_DONTWAIT), 0, 0)
-	return int(r), errno
-}
-
-// SendFlags is Send with flags.
-func (m *Message) SendFlags(fd, flags int) (int, syscall.Errno) {
-	r, _, errno := syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(m)), uintptr(flags|unix.MSG_DONTWAIT))
-	return int(r), errno
-}
-
 // Recv receives into the vector, the name and the control data, without blocking.
 // It sets their lengths.
 func (m *Message) Recv(fd, flags int) (int, syscall.Errno) {

@@ -55,7 +55,7 @@ func TestMessageHoldsMaxVectorPiecesAndSendsThemInOrder(t *testing.T) {
 		if m.Len() != MaxVector {
 			t.Errorf("%d pieces, want %d", m.Len(), MaxVector)
 		}
-		if n, errno := m.Send(pair[0]); n != len(mem) || errno != 0 {
+		if n, errno := m.Send(pair[0], 0); n != len(mem) || errno != 0 {
 			t.Fatalf("sent %d, %v", n, errno)
 		}
 		got := make([]byte, len(mem)+1)
@@ -75,7 +75,7 @@ func TestMessageSendDoesNotBlockAndRaisesNoSignal(t *testing.T) {
 	m.Append(mapped(t, 1<<20))
 	pair := socketPair(t)
 	for {
-		if _, errno := m.Send(pair[0]); errno == unix.EAGAIN {
+		if _, errno := m.Send(pair[0], 0); errno == unix.EAGAIN {
 			break
 		} else if errno != 0 {
 			t.Fatal(errno)
@@ -85,7 +85,7 @@ func TestMessageSendDoesNotBlockAndRaisesNoSignal(t *testing.T) {
 	if errno := Shutdown(gone[1], unix.SHUT_RDWR); errno != 0 {
 		t.Fatal(errno)
 	}
-	if _, errno := m.Send(gone[0]); errno != unix.EPIPE {
+	if _, errno := m.Send(gone[0], 0); errno != unix.EPIPE {
 		t.Errorf("send to a peer that is gone: %v, want EPIPE", errno)
 	}
 }

@@ -117,6 +117,29 @@ func (u *Uring) UnregisterBuffers() error {
 	return err
 }
 
+// RegisterBuffersSparse makes a table of n places for fixed buffers. Since Linux
+// 5.19.
+func (u *Uring) RegisterBuffersSparse(n uint32) error {
+	reg := rsrcRegister{Nr: n, Flags: IORING_RSRC_REGISTER_SPARSE}
+	_, err := register(u.fd, IORING_REGISTER_BUFFERS2, unsafe.Pointer(&reg), unsafe.Sizeof(reg))
+	runtime.KeepAlive(&reg)
+	return err
+}
+
+// UpdateBuffer pins mem and puts it into a place of the table, or with nil empties
+// the place. An operation that uses what was there keeps it. Since Linux 5.13.
+func (u *Uring) UpdateBuffer(index uint32, mem []byte) error {
+	iov := iovec{Len: uint64(len(mem))}
+	if len(mem) > 0 {
+		iov.Base = Address(mem)
+	}
+	up := rsrcUpdate2{Offset: index, Data: addressOf(unsafe.Pointer(&iov)), Nr: 1}
+	_, err := register(u.fd, IORING_REGISTER_BUFFERS_UPDATE, unsafe.Pointer(&up), unsafe.Sizeof(up))
+	runtime.KeepAlive(&up)
+	runtime.KeepAlive(&iov)
+	return err
+}
+
 // RegisterFilesSparse makes a table of n empty direct descriptors. Since Linux 5.19.
 func (u *Uring) RegisterFilesSparse(n uint32) error {
 	reg := rsrcRegister{Nr: n, Flags: IORING_RSRC_REGISTER_SPARSE}

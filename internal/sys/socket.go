@@ -19,18 +19,26 @@ func Recv(fd int, b []byte) (int, syscall.Errno) {
 }
 
 // Send sends from b without blocking and without SIGPIPE; it may send less than
-// b. The scheduler is not told.
-func Send(fd int, b []byte) (int, syscall.Errno) {
+// b. flags are further ones. The scheduler is not told.
+func Send(fd int, b []byte, flags int) (int, syscall.Errno) {
 	r, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
-		uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		uintptr(len(b)), uintptr(flags|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL), 0, 0)
 	return int(r), errno
 }
 
-// SendMessage sends a message's vector without blocking and without SIGPIPE.
-func (m *Message) Send(fd int) (int, syscall.Errno) {
+// Send sends a message's vector without blocking and without SIGPIPE.
+func (m *Message) Send(fd, flags int) (int, syscall.Errno) {
 	r, _, errno := syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(m)),
-		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		uintptr(flags|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
 	return int(r), errno
+}
+
+// Disconnect resets a TCP connection and drops what it has not got acknowledged;
+// the descriptor stays (connect(2) with AF_UNSPEC).
+func Disconnect(fd int) syscall.Errno {
+	var name [16]byte // AF_UNSPEC is 0
+	_, _, errno := syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&name)), uintptr(len(name)))
+	return errno
 }
 
 // Shutdown ends one or both directions: SHUT_RD, SHUT_WR or SHUT_RDWR.

@@ -147,7 +147,7 @@ func TestRecvAndSendDoNotBlock(t *testing.T) {
 	}
 	sent := 0
 	for {
-		n, errno := Send(pair[0], b)
+		n, errno := Send(pair[0], b, 0)
 		if errno == unix.EAGAIN {
 			break
 		}
@@ -180,14 +180,14 @@ func TestSendToAPeerThatIsGoneRaisesNoSignal(t *testing.T) {
 	if errno := Shutdown(pair[1], unix.SHUT_RDWR); errno != 0 {
 		t.Fatal(errno)
 	}
-	if n, errno := Send(pair[0], []byte{1}); errno != unix.EPIPE {
+	if n, errno := Send(pair[0], []byte{1}, 0); errno != unix.EPIPE {
 		t.Errorf("send: %d, %v; want EPIPE", n, errno)
 	}
 }
 
 func TestCallsOnNoDescriptorSayEBADF(t *testing.T) {
 	recv := func() syscall.Errno { _, errno := Recv(-1, nil); return errno }
-	send := func() syscall.Errno { _, errno := Send(-1, nil); return errno }
+	send := func() syscall.Errno { _, errno := Send(-1, nil, 0); return errno }
 	for name, errno := range map[string]syscall.Errno{
 		"Recv": recv(), "Send": send(), "Shutdown": Shutdown(-1, unix.SHUT_RD), "Close": Close(-1),
 	} {

@@ -293,7 +293,7 @@ func TestBufRingHeadCountsWhatTheKernelTook(t *testing.T) {
 		if head, err := u.BufRingHead(3); err != nil || head != want {
 			t.Fatalf("head is %d (%v), want %d", head, err, want)
 		}
-		if _, errno := Send(pair[1], []byte{1}); errno != 0 {
+		if _, errno := Send(pair[1], []byte{1}, 0); errno != 0 {
 			t.Fatal(errno)
 		}
 		*u.Next() = Entry{Opcode: IORING_OP_RECV, Fd: int32(pair[0]), Flags: IOSQE_BUFFER_SELECT, BufIndex: 3}
@@ -350,7 +350,7 @@ func TestRegisteredFilesAreUsedByIndex(t *testing.T) {
 	if err := u.UpdateFiles(1, []int32{int32(pair[0])}); err != nil {
 		t.Fatal(err)
 	}
-	if _, errno := Send(pair[1], []byte{9}); errno != 0 {
+	if _, errno := Send(pair[1], []byte{9}, 0); errno != 0 {
 		t.Fatal(errno)
 	}
 	mem := mapped(t, 1)

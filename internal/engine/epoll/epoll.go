@@ -309,6 +309,24 @@ func (e *Engine) RegisterBuffers(bufs [][]byte) error {
 	return nil
 }
 
+// RegisterBuffersSparse implements engine.Registrar.
+func (e *Engine) RegisterBuffersSparse(n uint32) error {
+	if e.buffers != nil {
+		return unix.EBUSY
+	}
+	e.buffers = make([][]byte, n)
+	return nil
+}
+
+// UpdateBuffer implements engine.Registrar.
+func (e *Engine) UpdateBuffer(index uint32, mem []byte) error {
+	if int(index) >= len(e.buffers) {
+		return unix.EINVAL
+	}
+	e.buffers[index] = mem
+	return nil
+}
+
 // UnregisterBuffers implements engine.Registrar.
 func (e *Engine) UnregisterBuffers() error {
 	if e.buffers == nil {

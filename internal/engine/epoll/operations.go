@@ -311,12 +311,12 @@ func (e *Engine) sendRest(o *op) (n, want int, errno syscall.Errno) {
 	switch o.opcode {
 	case sys.IORING_OP_SEND, sys.IORING_OP_SEND_ZC:
 		b := sys.Bytes(o.addr, int(o.len))[o.done:]
-		n, errno = sys.SendFlags(fd, b, flags)
+		n, errno = sys.Send(fd, b, flags)
 		return n, len(b), errno
 	}
 	m := sys.MessageAt(o.addr)
 	if o.done == 0 {
-		n, errno = m.SendFlags(fd, flags)
+		n, errno = m.Send(fd, flags)
 		return n, m.Bytes(), errno
 	}
 	// The rest of a vector, piece by piece.
@@ -327,7 +327,7 @@ func (e *Engine) sendRest(o *op) (n, want int, errno syscall.Errno) {
 			skip -= len(b)
 			continue
 		}
-		n, errno = sys.SendFlags(fd, b[skip:], flags)
+		n, errno = sys.Send(fd, b[skip:], flags)
 		return n, m.Bytes() - int(o.done), errno
 	}
 	return 0, 0, 0

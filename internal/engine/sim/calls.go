@@ -132,12 +132,12 @@ func (e *Engine) Recv(fd int, b []byte) (int, syscall.Errno) {
 }
 
 // Send implements engine.Sockets.
-func (e *Engine) Send(fd int, b []byte) (int, syscall.Errno) {
+func (e *Engine) Send(fd int, b []byte, flags int) (int, syscall.Errno) {
 	return e.sendNow(fd, [][]byte{b}, "send(2)")
 }
 
 // SendMessage implements engine.Sockets.
-func (e *Engine) SendMessage(fd int, m *sys.Message) (int, syscall.Errno) {
+func (e *Engine) SendMessage(fd int, m *sys.Message, flags int) (int, syscall.Errno) {
 	pieces := make([][]byte, m.Len())
 	for i := range pieces {
 		pieces[i] = m.Piece(i)
@@ -149,6 +149,12 @@ func (e *Engine) sendNow(fd int, pieces [][]byte, what string) (int, syscall.Err
 	s := e.called(fd, what, (*op).isSend)
 	if s == nil {
 		return -1, unix.EBADF
+	}
+	if len(pieces) == 1 {
+		var ok bool
+		if pieces[0], ok = e.mapped(pieces[0]); !ok {
+			return -1, unix.EFAULT
+		}
 	}
 	n, errno := e.put(s, pieces, nil)
 	if e.Tracing() {

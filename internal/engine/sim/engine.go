@@ -62,6 +62,8 @@ type Engine struct {
 	listeners []*socket
 	table     []*socket // direct descriptors
 	groups    []*group
+	fixed     [][]byte // registered buffers
+	files     []*file
 	gone      []uint64 // user data of connections that have been closed
 	lastPort  uint16
 
@@ -84,6 +86,7 @@ type Counts struct {
 	AcceptErrors, SendErrors, RecvErrors  int
 	CancelsTooLate, LateSends, Spurious   int
 	PollErrors                            int
+	ColdReads, DiskErrors                 int
 	Resets                                int
 }
 
@@ -106,6 +109,8 @@ func (c *Counts) Add(o Counts) {
 	c.LateSends += o.LateSends
 	c.Spurious += o.Spurious
 	c.PollErrors += o.PollErrors
+	c.ColdReads += o.ColdReads
+	c.DiskErrors += o.DiskErrors
 	c.Resets += o.Resets
 }
 

@@ -342,10 +342,10 @@ func TestAResetIsToldOnce(t *testing.T) {
 	p, fd := b.connect()
 	p.Reset()
 	b.pass(time.Millisecond)
-	if _, errno := b.Send(fd, []byte{1}); errno != unix.ECONNRESET {
+	if _, errno := b.Send(fd, []byte{1}, 0); errno != unix.ECONNRESET {
 		t.Errorf("send: %v", errno)
 	}
-	if _, errno := b.Send(fd, []byte{1}); errno != unix.EPIPE {
+	if _, errno := b.Send(fd, []byte{1}, 0); errno != unix.EPIPE {
 		t.Errorf("a second send: %v", errno)
 	}
 	if n, errno := b.Recv(fd, make([]byte, 1)); n != 0 || errno != 0 {

@@ -43,7 +43,7 @@ var names = map[uint8]string{
 	sys.IORING_OP_NOP: "nop", sys.IORING_OP_POLL_ADD: "poll", sys.IORING_OP_SENDMSG: "sendmsg", sys.IORING_OP_TIMEOUT: "timeout",
 	sys.IORING_OP_ACCEPT: "accept", sys.IORING_OP_ASYNC_CANCEL: "cancel", sys.IORING_OP_CLOSE: "close", sys.IORING_OP_SEND: "send",
 	sys.IORING_OP_RECV: "recv", sys.IORING_OP_SHUTDOWN: "shutdown", sys.IORING_OP_SEND_ZC: "send_zc",
-	sys.IORING_OP_SENDMSG_ZC: "sendmsg_zc", sys.IORING_OP_MSG_RING: "message",
+	sys.IORING_OP_SENDMSG_ZC: "sendmsg_zc", sys.IORING_OP_READ: "read", sys.IORING_OP_MSG_RING: "message",
 }
 
 // String names the operation in traces.
@@ -94,6 +94,10 @@ func (e *Engine) issue(entry *sys.Entry) {
 		return
 	case sys.IORING_OP_CLOSE:
 		e.finish(o, -int32(e.CloseFd(int(entry.Fd))), 0)
+		return
+	}
+	if o.code == sys.IORING_OP_READ {
+		e.readFile(o)
 		return
 	}
 	if errno := e.file(o); errno != 0 {

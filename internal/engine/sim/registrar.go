@@ -92,6 +92,27 @@ func (e *Engine) UnregisterBufRing(id uint16) error {
 // RegisterBuffers implements engine.Registrar.
 func (e *Engine) RegisterBuffers([][]byte) error { return nil }
 
+// RegisterBuffersSparse implements engine.Registrar.
+func (e *Engine) RegisterBuffersSparse(n uint32) error {
+	if e.fixed != nil {
+		return unix.EBUSY
+	}
+	e.fixed = make([][]byte, n)
+	return nil
+}
+
+// UpdateBuffer implements engine.Registrar. Pinning memory may fail.
+func (e *Engine) UpdateBuffer(index uint32, mem []byte) error {
+	if int(index) >= len(e.fixed) {
+		return unix.EINVAL
+	}
+	if mem != nil && e.chance(e.faults.NoPinning) {
+		return unix.ENOMEM
+	}
+	e.fixed[index] = mem
+	return nil
+}
+
 // UnregisterBuffers implements engine.Registrar.
 func (e *Engine) UnregisterBuffers() error { return nil }
 

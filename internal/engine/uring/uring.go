@@ -241,6 +241,12 @@ func (e *Engine) UnregisterBufRing(group uint16) error { return e.u.UnregisterBu
 // RegisterBuffers implements engine.Registrar.
 func (e *Engine) RegisterBuffers(bufs [][]byte) error { return e.u.RegisterBuffers(bufs) }
 
+// RegisterBuffersSparse implements engine.Registrar.
+func (e *Engine) RegisterBuffersSparse(n uint32) error { return e.u.RegisterBuffersSparse(n) }
+
+// UpdateBuffer implements engine.Registrar.
+func (e *Engine) UpdateBuffer(index uint32, mem []byte) error { return e.u.UpdateBuffer(index, mem) }
+
 // UnregisterBuffers implements engine.Registrar.
 func (e *Engine) UnregisterBuffers() error { return e.u.UnregisterBuffers() }
 
