@@ -3,7 +3,6 @@
 package net
 
 import (
-	"net/netip"
 	"syscall"
 	"time"
 
@@ -15,7 +14,7 @@ import (
 // listener is one listening socket of one loop.
 type listener struct {
 	fd         int
-	addr       netip.AddrPort
+	addr       Addr
 	armed      bool
 	cancelling bool
 }
@@ -125,13 +124,19 @@ func (l *loop) resumeAccept(now int64) {
 
 // open starts a connection on a descriptor, which it owns.
 func (l *loop) open(fd int32) {
-	c := &Conn{l: l, fd: fd}
+	c := &Conn{l: l, fd: fd, h: l.h}
 	// Now, since a connection that was reset no longer knows its peer, and that
 	// is when people want to read it. An error: it has been reset already.
-	c.remote, _ = l.r.PeerAddr(int(fd))
-	l.table.insert(c)
+	peer, _ := l.r.PeerAddr(int(fd))
+	c.remote = TCPAddr(peer)
 	l.stats.Accepted++
-	l.call(c, func() { l.h.OnOpen(c) })
+	l.begin(c)
+}
+
+// begin gives a connection its place on the loop and tells its handler.
+func (l *loop) begin(c *Conn) {
+	l.table.insert(c)
+	l.call(c, func() { c.h.OnOpen(c) })
 	if c.state&(noReading|isDirty) == 0 {
 		l.arm(c, true)
 		return

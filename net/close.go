@@ -204,7 +204,7 @@ func (l *loop) finish(c *Conn) {
 		c.cause = io.EOF // the peer was first to end, and nothing else went wrong
 	}
 	l.finishing = c
-	l.call(c, func() { l.h.OnClose(c, c.cause) })
+	l.call(c, func() { c.h.OnClose(c, c.cause) })
 	l.release(c)
 }
 

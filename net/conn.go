@@ -3,7 +3,6 @@
 package net
 
 import (
-	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +28,7 @@ type Conn struct {
 	epoch     uint8 // when it last received, see gatherer
 
 	// And what most do not.
+	h       *handlers // whose connection it is
 	context any
 	cause   error  // why it is closing; the first cause stays
 	kept    []byte // received and not consumed; hasKept says that there is some
@@ -37,7 +37,7 @@ type Conn struct {
 	notices uint32 // the latter
 	files   uint32 // transfers that wait
 	cutOff  bool   // what is not acknowledged is dropped
-	remote  netip.AddrPort
+	remote  Addr
 }
 
 // state is a set of facts about a connection.
@@ -176,22 +176,22 @@ func (c *Conn) ResumeRead() {
 	}
 }
 
-// LocalAddr is our address. It asks the kernel each time; the zero AddrPort after
+// LocalAddr is our address. It asks the kernel each time; the zero Addr after
 // OnClose.
-func (c *Conn) LocalAddr() netip.AddrPort {
+func (c *Conn) LocalAddr() Addr {
 	if c.state&finished != 0 && c.l.finishing != c {
-		return netip.AddrPort{}
+		return Addr{}
 	}
 	addr, err := c.l.r.LocalAddr(int(c.fd))
 	if err != nil {
-		return netip.AddrPort{}
+		return Addr{}
 	}
-	return addr
+	return TCPAddr(addr)
 }
 
 // RemoteAddr is the peer's address, also after the connection has ended. It is the
-// zero AddrPort if the peer had gone before we could ask.
-func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
+// zero Addr if the peer had gone before we could ask.
+func (c *Conn) RemoteAddr() Addr { return c.remote }
 
 // Loop is the number of the loop that the connection lives on.
 func (c *Conn) Loop() int { return c.l.index }

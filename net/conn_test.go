@@ -5,7 +5,6 @@ package net
 import (
 	"fmt"
 	"io"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -103,7 +102,7 @@ func TestLingerOfZeroResetsThePeer(t *testing.T) {
 
 func TestAddressesOfAConnection(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
-		type ends struct{ local, remote netip.AddrPort }
+		type ends struct{ local, remote Addr }
 		seen := make(chan ends, 3)
 		look := func(c *Conn) { seen <- ends{c.LocalAddr(), c.RemoteAddr()} }
 		srv := serve(t, v.Options, script{

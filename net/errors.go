@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	stdnet "net"
-	"net/netip"
 )
 
 // ErrServerClosed is the cause of connections that a shutdown closed, and what
@@ -34,9 +33,9 @@ var ErrNoData = errors.New("ringnet: no received bytes to detach")
 
 // OpError is a failed operation on a connection or a listener.
 type OpError struct {
-	Op   string         // accept, listen, read, write
-	Addr netip.AddrPort // the peer's address; the listener's for accept and listen
-	Err  error          // as a rule a syscall.Errno
+	Op   string // accept, listen, read, write
+	Addr Addr   // the peer's address; the listener's for accept and listen
+	Err  error  // as a rule a syscall.Errno
 }
 
 // Error implements error.

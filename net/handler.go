@@ -69,8 +69,8 @@ type handlers struct {
 	shutdown ShutdownHandler
 }
 
-func newHandlers(h Handler) handlers {
-	hs := handlers{Handler: h}
+func newHandlers(h Handler) *handlers {
+	hs := &handlers{Handler: h}
 	hs.eof, _ = h.(EOFHandler)
 	hs.writable, _ = h.(WritableHandler)
 	hs.shutdown, _ = h.(ShutdownHandler)

@@ -23,7 +23,7 @@ import (
 type loop struct {
 	index int
 	o     *Options
-	h     handlers
+	h     *handlers // of the connections that it accepts
 	r     *ring.Ring
 	waker *ring.Waker
 	mail  mailbox
@@ -114,7 +114,7 @@ const (
 var copySizes = []bufring.PoolOptions{{BufBytes: 2 << 10, Count: 8192}, {BufBytes: 16 << 10, Count: 2048}}
 
 // newLoop makes what a loop needs, except what only its own thread can.
-func newLoop(index int, o *Options, h handlers) (*loop, error) {
+func newLoop(index int, o *Options, h *handlers) (*loop, error) {
 	l := &loop{index: index, o: o, h: h, done: make(chan struct{}),
 		batch: make([]ring.Completion, batchMax), spin: newSpinner(o.Spin), lingerCheck: 64}
 	var err error
@@ -173,21 +173,21 @@ func (l *loop) discard() {
 func (l *loop) listen(addr netip.AddrPort, shared, v6only bool) (netip.AddrPort, error) {
 	fd, err := l.r.ListenTCP(addr, l.o.Backlog, shared, v6only)
 	if err != nil {
-		return addr, &OpError{Op: "listen", Addr: addr, Err: explainListen(err)}
+		return addr, &OpError{Op: "listen", Addr: TCPAddr(addr), Err: explainListen(err)}
 	}
 	if !l.o.Delay {
 		// Accepted sockets inherit it, which spares a call for each.
 		if err := l.r.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 			_ = l.r.CloseFd(fd)
-			return addr, &OpError{Op: "listen", Addr: addr, Err: err}
+			return addr, &OpError{Op: "listen", Addr: TCPAddr(addr), Err: err}
 		}
 	}
 	bound, err := l.r.LocalAddr(fd)
 	if err != nil {
 		_ = l.r.CloseFd(fd)
-		return addr, &OpError{Op: "listen", Addr: addr, Err: err}
+		return addr, &OpError{Op: "listen", Addr: TCPAddr(addr), Err: err}
 	}
-	l.listeners = append(l.listeners, listener{fd: fd, addr: bound})
+	l.listeners = append(l.listeners, listener{fd: fd, addr: TCPAddr(bound)})
 	return bound, nil
 }
 

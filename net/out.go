@@ -504,8 +504,8 @@ func (l *loop) checkLow(c *Conn) {
 	}
 	c.state &^= overHigh
 	l.mark(c)
-	if l.h.writable != nil && c.state&(closing|dead) == 0 {
-		l.call(c, func() { l.h.writable.OnWritable(c) })
+	if c.h.writable != nil && c.state&(closing|dead) == 0 {
+		l.call(c, func() { c.h.writable.OnWritable(c) })
 	}
 }
 

@@ -145,7 +145,7 @@ func (l *loop) offerKept(c *Conn) {
 // onData calls the handler. A panic leaves through dispatch, see contain.
 func (l *loop) onData(c *Conn, b []byte) int {
 	l.calling, l.offering = c, c
-	n := l.h.OnData(c, b)
+	n := c.h.OnData(c, b)
 	l.calling, l.offering = nil, nil
 	return n
 }
@@ -193,11 +193,11 @@ func (l *loop) onEOF(c *Conn) {
 		return
 	}
 	c.state |= sawEOF
-	if l.h.eof == nil {
+	if c.h.eof == nil {
 		l.close(c, nil)
 		return
 	}
-	l.call(c, func() { l.h.eof.OnEOF(c) })
+	l.call(c, func() { c.h.eof.OnEOF(c) })
 }
 
 // starve parks c until receive buffers are back. First come, first served.

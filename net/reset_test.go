@@ -30,7 +30,7 @@ func (s *server) wantOpError(peer netip.AddrPort, ops []string, errnos ...syscal
 	if !slices.Contains(ops, op.Op) {
 		s.t.Errorf("OnClose was told of a failed %q, want one of %q", op.Op, ops)
 	}
-	if op.Addr != peer {
+	if op.Addr != TCPAddr(peer) {
 		s.t.Errorf("OnClose was told of the peer %v, want %v", op.Addr, peer)
 	}
 }

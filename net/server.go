@@ -28,7 +28,7 @@ type Server struct {
 	mu    sync.Mutex
 	state serverState
 	loops []*loop
-	addrs []netip.AddrPort
+	addrs []Addr
 	info  EngineInfo
 	ended chan struct{} // closed when every loop has ended
 }
@@ -118,13 +118,13 @@ func (s *Server) Start(addrs ...string) (err error) {
 			o.Engine = l.r.Engine() // all loops alike
 		}
 	}
-	var bound []netip.AddrPort
+	var bound []Addr
 	for _, a := range resolved {
 		b, err := listenAll(loops, a)
 		if err != nil {
 			return err
 		}
-		bound = append(bound, b)
+		bound = append(bound, TCPAddr(b))
 	}
 	info := describe(loops[0].r)
 	ready := make(chan error)
@@ -189,7 +189,7 @@ func listenAll(loops []*loop, a listenAddr) (netip.AddrPort, error) {
 			fd, err = loops[0].r.ListenTCP(a.AddrPort, 1, false, false)
 		}
 		if err != nil {
-			return a.AddrPort, &OpError{Op: "listen", Addr: a.AddrPort, Err: explainListen(err)}
+			return a.AddrPort, &OpError{Op: "listen", Addr: TCPAddr(a.AddrPort), Err: explainListen(err)}
 		}
 		_ = loops[0].r.CloseFd(fd)
 	}
@@ -225,10 +225,10 @@ func describe(r *ring.Ring) EngineInfo {
 
 // Addrs are the addresses that the server listens on, with the ports it got, in
 // the order of Start.
-func (s *Server) Addrs() []netip.AddrPort {
+func (s *Server) Addrs() []Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]netip.AddrPort(nil), s.addrs...)
+	return append([]Addr(nil), s.addrs...)
 }
 
 // Engine says what the loops run on, once the server is started.

@@ -20,8 +20,8 @@ func (l *loop) drain() {
 	l.acceptPaused = false
 	l.stopAccepting()
 	l.table.each(func(c *Conn) {
-		if l.h.shutdown != nil && c.state&(closing|dead|finished) == 0 {
-			l.guard(func() { l.call(c, func() { l.h.shutdown.OnShutdown(c) }) })
+		if c.h.shutdown != nil && c.state&(closing|dead|finished) == 0 {
+			l.guard(func() { l.call(c, func() { c.h.shutdown.OnShutdown(c) }) })
 		} else {
 			l.close(c, ErrServerClosed)
 		}

@@ -246,7 +246,7 @@ func (h simHandler) OnOpen(c *Conn) {
 	k := w.enter(c, "OnOpen")
 	defer w.leave()
 	if addr := c.RemoteAddr(); addr.IsValid() {
-		id := int(addr.Port())
+		id := int(addr.AddrPort().Port())
 		if id >= len(w.peers) || w.peers[id].conn != nil {
 			w.e.Violate("a connection from %v, which is no peer or has one already", addr)
 			return

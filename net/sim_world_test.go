@@ -235,7 +235,7 @@ func (w *world) run() {
 		}
 	}()
 	h := simHandler{w}
-	hs := handlers{Handler: h}
+	hs := &handlers{Handler: h}
 	if w.r.IntN(2) == 0 {
 		hs.eof = h
 	}

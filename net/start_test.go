@@ -45,7 +45,7 @@ func TestListenAddresses(t *testing.T) {
 				if cs.v6 {
 					probeIPv6(t)
 				}
-				type ends struct{ local, remote netip.AddrPort }
+				type ends struct{ local, remote Addr }
 				seen := make(chan ends, 10)
 				s := echoWrite(t)
 				s.open = func(c *Conn) { seen <- ends{c.LocalAddr(), c.RemoteAddr()} }
@@ -85,9 +85,9 @@ func TestListenAddresses(t *testing.T) {
 	}
 }
 
-func unmapped(a stdnet.Addr) netip.AddrPort {
+func unmapped(a stdnet.Addr) Addr {
 	ap := a.(*stdnet.TCPAddr).AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	return TCPAddr(netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
 }
 
 func TestSeveralAddresses(t *testing.T) {
@@ -100,18 +100,18 @@ func TestSeveralAddresses(t *testing.T) {
 				t.Fatalf("%d addresses, want %d", len(addrs), len(listen))
 			}
 			for i, a := range addrs {
-				if want := netip.MustParseAddrPort(listen[i]).Addr(); a.Addr() != want {
+				if want := netip.MustParseAddrPort(listen[i]).Addr(); a.AddrPort().Addr() != want {
 					t.Errorf("address %d is %v, want one on %v", i, a, want)
 				}
 				for range 5 {
-					wantEcho(t, dialTo(t, a), payload(uint64(i), 1000))
+					wantEcho(t, dialTo(t, a.AddrPort()), payload(uint64(i), 1000))
 				}
 			}
 			if addrs[0] == addrs[2] {
 				t.Errorf("two addresses have the same port: %v", addrs)
 			}
 			// The list is the caller's own.
-			addrs[0] = netip.AddrPort{}
+			addrs[0] = Addr{}
 			if !srv.addr().IsValid() {
 				t.Error("the list of addresses is the server's own")
 			}
@@ -437,7 +437,7 @@ func startEngines() error {
 			continue
 		}
 		fmt.Printf("%v: %v, log %q\n", engine, srv.Engine(), log.String())
-		c, err := connect(srv.Addrs()[0])
+		c, err := connect(srv.Addrs()[0].AddrPort())
 		if err == nil {
 			err = errors.Join(exchange(c, payload(1, 100000)), c.Close())
 		}

@@ -476,7 +476,7 @@ func (s *server) stop() {
 }
 
 // addr is the server's first address.
-func (s *server) addr() netip.AddrPort { return s.Addrs()[0] }
+func (s *server) addr() netip.AddrPort { return s.Addrs()[0].AddrPort() }
 
 // dial connects a client; the test's end closes it.
 func (s *server) dial() *stdnet.TCPConn {

@@ -238,8 +238,8 @@ func (l *loop) routeOf(c *Conn) *route {
 	if c.route != nil {
 		return c.route
 	}
-	local, _ := l.r.LocalAddr(int(c.fd))
-	key := routeKey{local.Addr(), local.Addr() == c.remote.Addr() || local.Addr().IsLoopback()}
+	local, _ := l.r.LocalAddr(int(c.fd)) // the zero one for Unix sockets, which are a route of their own
+	key := routeKey{local.Addr(), local.Addr() == c.remote.AddrPort().Addr() || local.Addr().IsLoopback()}
 	zs := &l.zeroCopies
 	if zs.routes == nil || len(zs.routes) >= routesMax {
 		zs.routes = map[routeKey]*route{}
