@@ -31,6 +31,7 @@ type loop struct {
 	group    *bufring.Group  // what the kernel receives into
 	large    *bufring.Pool   // what bulk connections receive into directly
 	copies   []*bufring.Pool // for copies of writes, by size; the last one is large
+	chunks   *bufring.Pool   // what files are read into
 	share    int             // how many receive buffers one connection may hold
 	messages []ring.Message  // vectors for sends, not in use
 
@@ -154,7 +155,19 @@ func newLoop(index int, o *Options, h *handlers) (*loop, error) {
 		l.copies = append(l.copies, p)
 		l.large = p
 	}
+	if l.chunks, err = bufring.NewPool(bufring.PoolOptions{BufBytes: o.BulkBufBytes, Count: o.FileBufs, Poison: o.poison}); err != nil {
+		l.discard()
+		return nil, err
+	}
 	return l, nil
+}
+
+// pools are all that the loop has.
+func (l *loop) pools() []*bufring.Pool {
+	if l.chunks == nil {
+		return l.copies
+	}
+	return append(l.copies[:len(l.copies):len(l.copies)], l.chunks)
 }
 
 // discard frees a loop that was never started.
@@ -162,7 +175,7 @@ func (l *loop) discard() {
 	for i := range l.listeners {
 		l.closeListener(&l.listeners[i])
 	}
-	for _, p := range l.copies {
+	for _, p := range l.pools() {
 		_ = p.Close()
 	}
 	_ = l.waker.Close()
@@ -224,7 +237,6 @@ func (l *loop) start() error {
 		return err
 	}
 	l.group.Notify(l.mail.rouse)
-	l.large.Notify(l.mail.rouse)
 	if l.waker.Armed() {
 		if !l.waker.Arm() {
 			return errors.New("arm the waker: the submission queue is full")

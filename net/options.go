@@ -43,6 +43,11 @@ type Options struct {
 	// MiB, 1 to 32,768.
 	BulkBufBytes, BulkBufs int
 
+	// FileBufs is how many buffers of BulkBufBytes each loop reads files into that
+	// cannot be sent from the page cache. Any number of transfers share them.
+	// Default 32, range 1 to 32,768.
+	FileBufs int
+
 	// NoBulk keeps every connection on the receive buffers.
 	NoBulk bool
 
@@ -111,6 +116,7 @@ func (o Options) check() (Options, error) {
 		{"RecvBufs", &o.RecvBufs, 4096, 1, 32768},
 		{"BulkBufBytes", &o.BulkBufBytes, 128 << 10, 4096, 16 << 20},
 		{"BulkBufs", &o.BulkBufs, 256, 1, 32768},
+		{"FileBufs", &o.FileBufs, 32, 1, 32768},
 		{"HighWater", &o.HighWater, 256 << 10, 1, 1 << 40},
 		{"LowWater", &o.LowWater, low, 1, 1 << 40},
 		{"MaxBuffered", &o.MaxBuffered, max(16<<20, o.HighWater), 1, 1 << 40},

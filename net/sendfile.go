@@ -57,7 +57,7 @@ type transfer struct {
 	file    *File
 	off     int64
 	end     int64
-	lease   bufring.Lease // a large buffer: being read into, or holding mem
+	lease   bufring.Lease // a chunk: being read into, or holding mem
 	lag     int8
 	reading bool // the kernel reads into the lease
 	done    func(error)
@@ -177,11 +177,8 @@ func (l *loop) sendFiles() {
 		c.state &^= isSending
 		l.guard(func() { budget -= l.sendPiece(c) })
 	}
-	if len(l.chunkless) > 0 {
-		l.large.Await() // buffers may be with other goroutines
-		if l.large.Reclaim(); l.large.Free() > 0 {
-			l.sending, l.chunkless = append(l.sending, l.chunkless...), l.chunkless[:0]
-		}
+	if len(l.chunkless) > 0 && l.chunks.Free() > 0 {
+		l.sending, l.chunkless = append(l.sending, l.chunkless...), l.chunkless[:0]
 	}
 }
 
@@ -238,7 +235,7 @@ func (l *loop) sendPiece(c *Conn) int {
 	// While it waits for its peer a transfer keeps what it has read only as long as
 	// there are many buffers; else it reads again, so that peers who take their
 	// time hold nobody up.
-	if c.state&full != 0 && l.large.Free() < l.large.Count()/2 {
+	if c.state&full != 0 && l.chunks.Free() < (l.chunks.Count()+1)/2 {
 		s.mem = nil
 	}
 	if len(s.mem) == 0 {
@@ -262,7 +259,7 @@ func (t *transfer) more(n int) int {
 
 func (l *loop) dropChunk(t *transfer) {
 	if t.lease.Valid() {
-		l.put(t.lease)
+		l.chunks.Put(t.lease)
 		t.lease = bufring.Lease{}
 	}
 }
@@ -312,7 +309,7 @@ func (l *loop) sendPages(c *Conn, t *transfer, pages []byte) (int, syscall.Errno
 func (l *loop) fill(c *Conn, s *segment) bool {
 	t := s.file
 	if !t.lease.Valid() {
-		lease, err := l.large.Lease()
+		lease, err := l.chunks.Lease()
 		if err != nil {
 			c.state |= isSending
 			l.chunkless = append(l.chunkless, c)

@@ -92,7 +92,7 @@ func (l *loop) teardown() bool {
 	if err := l.group.Close(); err != nil {
 		errs = append(errs, err)
 	}
-	for _, p := range l.copies {
+	for _, p := range l.pools() {
 		if err := p.Close(); err != nil {
 			errs = append(errs, err)
 		}

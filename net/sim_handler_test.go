@@ -142,6 +142,9 @@ type simConn struct {
 	cause             error
 	causeAt           time.Duration
 
+	owed  int // calls of done that have to come
+	dones int
+
 	held     []bufring.Lease
 	kept     bufring.Lease
 	streamed int
@@ -472,7 +475,7 @@ func (k *simConn) writeAt(at int, b []byte) bool {
 // were taken.
 func (k *simConn) judge(err error, n, buffered int) bool {
 	o := k.w.o
-	if k.c.Buffered() > o.HighWater {
+	if k.c.Buffered() > o.HighWater || k.c.files > filesMax {
 		k.high = true
 	}
 	switch {
@@ -508,8 +511,90 @@ func (k *simConn) write(n int) {
 				at += run.n
 			}
 		}
-		k.writeAt(at, patternBytes[at:at+n])
+		switch b := patternBytes[at : at+n]; k.w.r.IntN(8) {
+		case 0:
+			k.sendMemory(at, b)
+		case 1:
+			k.sendStatic(at, b)
+		case 2:
+			k.sendFile(at, b)
+		default:
+			k.writeAt(at, b)
+		}
 	}
+}
+
+// done is what is called when something that was sent is no longer needed.
+func (k *simConn) done(err error) {
+	w := k.w
+	w.e.Note("connection %d: done, %v", k.n, err)
+	if k.owed--; k.owed < 0 {
+		w.e.Violate("connection %d is told twice that something is no longer needed", k.n)
+	}
+	if w.running != nil {
+		w.e.Violate("done of connection %d is called within a callback", k.n)
+	}
+	if k.closed {
+		w.e.Violate("done of connection %d is called after OnClose", k.n)
+	}
+	if err == nil && k.dones < 5 && !k.closing && !k.writeEnded && w.r.IntN(4) == 0 {
+		k.dones++
+		k.write(1 + w.r.IntN(2000))
+	}
+}
+
+// sendMemory sends memory that is overwritten as soon as that is allowed.
+func (k *simConn) sendMemory(at int, b []byte) {
+	mem := append([]byte(nil), b...)
+	buffered := k.c.Buffered()
+	k.owed++
+	if err := k.c.SendMemory(mem, func(err error) { clear(mem); k.done(err) }); !k.judge(err, len(b), buffered) {
+		k.owed--
+		return
+	}
+	k.put(at, len(b))
+}
+
+// sendStatic sends memory that is unmapped as soon as that is allowed.
+func (k *simConn) sendStatic(at int, b []byte) {
+	s, err := NewStatic(b)
+	if err != nil {
+		k.w.e.Violate("NewStatic of %d bytes: %v", len(b), err)
+		return
+	}
+	buffered := k.c.Buffered()
+	if k.judge(k.c.SendStatic(s, 0, -1), len(b), buffered) {
+		k.put(at, len(b))
+	}
+	if err := s.Close(); err != nil {
+		k.w.e.Violate("close a Static: %v", err)
+	}
+}
+
+// sendFile sends a file, which sometimes becomes shorter.
+func (k *simConn) sendFile(at int, b []byte) {
+	w := k.w
+	truncate := w.r.IntN(10) == 0
+	if truncate {
+		b = append([]byte(nil), b...) // the pattern stays as it is
+	}
+	fd := w.e.AddFile(b)
+	f := &File{fd: fd, borrowed: true, asked: true}
+	if w.r.IntN(2) == 0 {
+		f.pages = b
+	}
+	if truncate {
+		w.truncated = true
+		w.e.After(time.Duration(w.r.IntN(1000))*time.Microsecond, func() { w.e.Truncate(fd, int64(w.r.IntN(len(b)))) })
+	}
+	buffered := k.c.Buffered()
+	k.owed++
+	if !k.judge(k.c.SendFile(f, 0, -1, k.done), 0, buffered) {
+		k.owed--
+		return
+	}
+	k.put(at, len(b))
+	_ = f.Close()
 }
 
 // pump writes the stream, as far as it goes.
@@ -739,6 +824,9 @@ func (h simHandler) OnClose(c *Conn, err error) {
 		w.e.Note("connection %d: cause %v", k.n, err)
 	}
 	k.closed, k.cause, k.causeAt = true, err, w.e.Clock()
+	if k.owed > 0 {
+		w.e.Violate("connection %d ends, and %d calls of done have not come", k.n, k.owed)
+	}
 	for _, lease := range k.held {
 		lease.Release()
 	}
@@ -757,6 +845,7 @@ func (h simHandler) OnClose(c *Conn, err error) {
 func (k *simConn) judgeCause() {
 	var op *OpError
 	var panicked *PanicError
+	var file *FileError
 	p := k.peer
 	switch err := k.cause; {
 	case err == nil:
@@ -770,6 +859,10 @@ func (k *simConn) judgeCause() {
 	case errors.As(err, &op):
 		if p != nil && !p.p.WasReset() && !p.p.Closed() {
 			k.w.e.Violate("connection %d fails with %v, its peer is well", k.n, err)
+		}
+	case errors.As(err, &file):
+		if !k.w.truncated && k.w.e.Counts().DiskErrors == 0 {
+			k.w.e.Violate("connection %d ends with %v, and all files are well", k.n, err)
 		}
 	case errors.As(err, &panicked):
 		if !k.aborted {

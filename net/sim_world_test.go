@@ -36,7 +36,9 @@ type world struct {
 	draining bool
 	cutting  bool
 	over     bool
-	drainAt  time.Duration
+
+	truncated bool // a file
+	drainAt   time.Duration
 }
 
 // simOutcome is what became of a world.
@@ -61,6 +63,7 @@ func drawOptions(r *rand.Rand) (Options, ring.Features) {
 	o.RecvBufs = some(1, 2, 4, 7, 32, 64, 256)
 	o.BulkBufBytes = some(4096, 5000, 16384, 65536)
 	o.BulkBufs = some(1, 2, 16)
+	o.FileBufs = some(1, 2, 16)
 	o.NoBulk = r.IntN(3) == 0
 	o.HighWater = some(0, 1, 1000, 10_000, 60_000)
 	if o.HighWater > 0 && r.IntN(2) == 0 {
@@ -73,7 +76,8 @@ func drawOptions(r *rand.Rand) (Options, ring.Features) {
 	o.CloseTimeout = time.Duration(some(0, 0, -1, 1, 50)) * time.Millisecond
 	o.Spin = time.Duration(some(-1, -1, 0, 10)) * time.Microsecond
 	o.Delay = r.IntN(2) == 0
-	have := ring.BufferRings | ring.SyncMessage | ring.SendZC | ring.SendmsgZC
+	o.ZeroCopyFrom = some(1, 100, 5000, 0, -1)
+	have := ring.BufferRings | ring.SyncMessage | ring.SendZC | ring.SendmsgZC | ring.UsageReport
 	all := r.IntN(2) == 0
 	for _, f := range simFeatures {
 		if all || r.IntN(2) == 0 {

@@ -91,7 +91,7 @@ func (l *loop) snapshot() Stats {
 	// What was released, as opposed to put, is home when it is reclaimed.
 	l.group.Reclaim()
 	s.LeasesOut = l.group.Leased()
-	for _, p := range l.copies {
+	for _, p := range l.pools() {
 		p.Reclaim()
 		s.CopiesOut += p.Out()
 	}
