@@ -64,7 +64,7 @@ type transfer struct {
 }
 
 // FileError is the cause of a connection that a file could not be sent on. The peer
-// sees the stream end early.
+// sees it reset (the stream end early, on a Unix socket).
 type FileError struct {
 	Name   string
 	Offset int64
@@ -291,17 +291,27 @@ func (l *loop) pages(s *segment) []byte {
 // sendPages sends resident pages.
 func (l *loop) sendPages(c *Conn, t *transfer, pages []byte) (int, syscall.Errno) {
 	if t.lag > 0 {
-		return l.r.SendFile(int(c.fd), t.file.fd, t.off, len(pages))
+		n, errno := l.r.SendFile(int(c.fd), t.file.fd, t.off, len(pages))
+		if errno == 0 && n < len(pages) && l.shrunk(t, len(pages)) {
+			return 0, unix.EFAULT // short because of that, and not for want of room
+		}
+		return n, errno
 	}
 	n, errno := l.r.Send(int(c.fd), pages, unix.MSG_MORE)
 	if errno != 0 {
 		return n, errno
 	}
 	l.stats.FileBytesMapped += uint64(n)
-	if size, errno := l.r.FileBytes(t.file.fd); errno != 0 || size < t.off+int64(n) {
-		return 0, unix.EFAULT // some of that may have been zeros
+	if l.shrunk(t, len(pages)) {
+		return 0, unix.EFAULT // some of what was sent may have been zeros
 	}
 	return n, 0
+}
+
+// shrunk reports that the file no longer has the next n bytes.
+func (l *loop) shrunk(t *transfer, n int) bool {
+	size, errno := l.r.FileBytes(t.file.fd)
+	return errno != 0 || size < t.off+int64(n)
 }
 
 // fill has the next piece in the segment's mem. It reports false when that is not
@@ -367,6 +377,9 @@ func (l *loop) onRead(c *Conn, cqe *ring.Completion) {
 
 func (l *loop) failFile(c *Conn, t *transfer, err error) {
 	l.stats.FileErrors++
+	// A reset, and not the end of the stream, which the peer might take for that of
+	// what it was sent. A Unix socket knows none: its peer sees the end.
+	_ = l.r.Disconnect(int(c.fd))
 	l.abort(c, &FileError{Name: t.file.name(), Offset: t.off, Err: err})
 }
 
