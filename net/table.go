@@ -15,6 +15,8 @@ const (
 	kindWake
 	kindCancelAccept
 	kindCancelRoom
+	kindConnect // of a Dialing
+	kindCancelConnect
 )
 
 // An operation's user data names it without a pointer:

@@ -200,7 +200,7 @@ func (l *loop) sleep(start int64, note bool) {
 
 // pressing reports work that does not come through the completion queue.
 func (l *loop) pressing() bool {
-	if len(l.readyList) > 0 || len(l.retry) > 0 || len(l.dirty) > 0 || l.armLater || l.mail.roused() {
+	if len(l.readyList) > 0 || len(l.retry) > 0 || len(l.dials.retry) > 0 || len(l.dirty) > 0 || l.armLater || l.mail.roused() {
 		return true
 	}
 	// Some that feed has let go on may not read at all, or have nothing to read;
