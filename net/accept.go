@@ -17,6 +17,11 @@ type listener struct {
 	addr       Addr
 	armed      bool
 	cancelling bool
+
+	// Of a Unix listener.
+	file  *socketFile // to be removed when it is closed
+	among []*loop     // that have its connections in turn; nil: only its own
+	turn  int
 }
 
 // How long accepting pauses when the process or the system has run out of
@@ -80,8 +85,10 @@ func (l *loop) onAccept(i uint32, cqe *ring.Completion) {
 	case cqe.Res < 0:
 	case l.draining:
 		_ = l.r.CloseFd(int(cqe.Res))
+	case ln.among != nil:
+		l.spread(ln, cqe.Res)
 	default:
-		l.open(cqe.Res)
+		l.open(cqe.Res, ln.addr.isUnix())
 	}
 }
 
@@ -123,12 +130,16 @@ func (l *loop) resumeAccept(now int64) {
 }
 
 // open starts a connection on a descriptor, which it owns.
-func (l *loop) open(fd int32) {
+func (l *loop) open(fd int32, isUnix bool) {
 	c := &Conn{l: l, fd: fd, h: l.h}
 	// Now, since a connection that was reset no longer knows its peer, and that
 	// is when people want to read it. An error: it has been reset already.
-	peer, _ := l.r.PeerAddr(int(fd))
-	c.remote = TCPAddr(peer)
+	if isUnix {
+		c.remote = l.unixPeer(fd)
+	} else {
+		peer, _ := l.r.PeerAddr(int(fd))
+		c.remote = TCPAddr(peer)
+	}
 	l.stats.Accepted++
 	l.begin(c)
 }
@@ -176,6 +187,7 @@ func (l *loop) onCancelAccept(i uint32, cqe *ring.Completion) {
 
 func (l *loop) closeListener(ln *listener) {
 	if ln.fd >= 0 {
+		ln.file.remove()
 		_ = l.r.CloseFd(ln.fd)
 		ln.fd = -1
 	}

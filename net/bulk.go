@@ -43,7 +43,8 @@ const (
 
 // weigh judges by one completion what a connection is sent.
 func (l *loop) weigh(c *Conn, n int, more bool) {
-	if more && n == l.group.BufBytes() {
+	// Not every kernel says of a Unix socket that it has more.
+	if n == l.group.BufBytes() && (more || c.remote.isUnix()) {
 		if c.bulkScore += bulkStep; c.bulkScore >= bulkEnter && !l.o.NoBulk {
 			c.state |= wantBulk
 		}
@@ -125,10 +126,13 @@ func (l *loop) receive(c *Conn) {
 			l.put(lease)
 			l.onEOF(c)
 		default:
-			if n < lease.Len() && c.state&hungUp == 0 {
+			if n < lease.Len() && c.state&hungUp == 0 && !c.remote.isUnix() {
 				// TCP gave less than there was room for: the socket is empty, and
 				// what comes from now on is reported by the poll. Only an end of
 				// stream may be there already, reported together with the bytes.
+				// A Unix socket also stops behind bytes that came with descriptors,
+				// and before urgent ones (unix_stream_read_generic), so that only
+				// EAGAIN says that it is empty.
 				c.state &^= readable
 			}
 			budget -= n

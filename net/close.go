@@ -267,6 +267,9 @@ func (l *loop) untilExpiry() time.Duration {
 	if l.acceptPaused && (at == 0 || l.acceptAt < at) {
 		at = l.acceptAt
 	}
+	if next := l.dials.next; next != 0 && (next < at || at == 0 && !l.acceptPaused) {
+		at = next
+	}
 	if at == 0 && !l.acceptPaused {
 		return -1
 	}

@@ -182,6 +182,13 @@ func (c *Conn) LocalAddr() Addr {
 	if c.state&finished != 0 && c.l.finishing != c {
 		return Addr{}
 	}
+	if c.remote.isUnix() {
+		path, err := c.l.r.LocalPath(int(c.fd))
+		if err != nil {
+			return Addr{}
+		}
+		return UnixAddr(path)
+	}
 	addr, err := c.l.r.LocalAddr(int(c.fd))
 	if err != nil {
 		return Addr{}
@@ -196,16 +203,24 @@ func (c *Conn) RemoteAddr() Addr { return c.remote }
 // Loop is the number of the loop that the connection lives on.
 func (c *Conn) Loop() int { return c.l.index }
 
-// SetNoDelay turns Nagle's algorithm off (the default) or on.
+// SetNoDelay turns Nagle's algorithm off (the default) or on. Only on TCP; on Unix
+// sockets this and the other options of TCP answer an error that matches
+// errors.ErrUnsupported.
 func (c *Conn) SetNoDelay(on bool) error {
+	if err := c.checkTCP("TCP_NODELAY"); err != nil {
+		return err
+	}
 	return c.SetOption(unix.IPPROTO_TCP, unix.TCP_NODELAY, boolint(on))
 }
 
 // SetKeepAlive makes the kernel probe a silent peer: after idle, then each
 // interval, and after count unanswered probes the connection is reset. Zero values
 // leave the kernel's setting; idle and interval are rounded up to seconds. A
-// negative idle turns keep-alive off.
+// negative idle turns keep-alive off. Only on TCP.
 func (c *Conn) SetKeepAlive(idle, interval time.Duration, count int) error {
+	if err := c.checkTCP("SO_KEEPALIVE"); err != nil {
+		return err
+	}
 	if err := c.SetOption(unix.SOL_SOCKET, unix.SO_KEEPALIVE, boolint(idle >= 0)); err != nil || idle < 0 {
 		return err
 	}
@@ -236,15 +251,15 @@ func (c *Conn) SetWriteBuffer(bytes int) error {
 
 // SetLinger says what the kernel does on close with bytes that the peer has not
 // acknowledged: 0 drops them and resets the connection, a negative value (the
-// default) goes on sending in the background.
+// default) goes on sending in the background. Only on TCP.
 func (c *Conn) SetLinger(seconds int) error {
-	if c.state&finished != 0 {
-		return ErrClosed
+	if err := c.checkTCP("SO_LINGER"); err != nil {
+		return err
 	}
 	return c.l.r.SetLinger(int(c.fd), seconds)
 }
 
-// SetOption sets an integer socket option; see socket(7), ip(7), tcp(7).
+// SetOption sets an integer socket option; see socket(7), ip(7), tcp(7), unix(7).
 func (c *Conn) SetOption(level, name, value int) error {
 	if c.state&finished != 0 {
 		return ErrClosed

@@ -38,7 +38,7 @@ type loop struct {
 	messageMem [][]byte
 
 	// What the kernel can do, looked up once.
-	recvMultishot, acceptMultishot, pollMultishot bool
+	recvMultishot, unixMultishot, acceptMultishot, pollMultishot bool
 
 	directs   uint32   // places for direct descriptors; 0: none
 	place     [1]int32 // what goes into one
@@ -71,6 +71,9 @@ type loop struct {
 	sending    []*Conn // with a file to send from
 	chunkless  []*Conn // waiting for a buffer to read a file into
 	owing      []owed
+
+	dials  dialTable
+	nobody Conn // whose callback OnError is
 
 	lingering   []lingerer
 	lingerCheck int
@@ -118,6 +121,7 @@ var copySizes = []bufring.PoolOptions{{BufBytes: 2 << 10, Count: 8192}, {BufByte
 func newLoop(index int, o *Options, h *handlers) (*loop, error) {
 	l := &loop{index: index, o: o, h: h, done: make(chan struct{}),
 		batch: make([]ring.Completion, batchMax), spin: newSpinner(o.Spin), lingerCheck: 64}
+	l.nobody = Conn{l: l, fd: -1, state: finished | dead}
 	var err error
 	c := ring.Config{Engine: o.Engine, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Mask: o.Mask}
 	if o.over != nil {
@@ -129,6 +133,7 @@ func newLoop(index int, o *Options, h *handlers) (*loop, error) {
 		return nil, err
 	}
 	l.recvMultishot = l.r.Have(ring.RecvMultishot)
+	l.unixMultishot = l.r.Have(ring.UnixRecvMultishot)
 	l.acceptMultishot = l.r.Have(ring.AcceptMultishot)
 	l.pollMultishot = l.r.Have(ring.PollMultishot)
 	l.share = max(1, o.RecvBufs/8)
@@ -172,6 +177,10 @@ func (l *loop) pools() []*bufring.Pool {
 
 // discard frees a loop that was never started.
 func (l *loop) discard() {
+	l.draining, l.stopped = true, true
+	for _, f := range l.mail.close() {
+		f() // loops that run may have handed something over
+	}
 	for i := range l.listeners {
 		l.closeListener(&l.listeners[i])
 	}
@@ -365,6 +374,10 @@ func (l *loop) complete(cqe *ring.Completion) {
 	case kindCancelAccept:
 		l.inFlight--
 		l.onCancelAccept(slot, cqe)
+	case kindConnect:
+		l.onConnect(gen, slot, cqe)
+	case kindCancelConnect:
+		l.onCancelConnect(gen, slot, cqe)
 	case kindWake:
 		if l.waker.Armed() && !cqe.More() {
 			l.inFlight--
@@ -382,7 +395,7 @@ func (l *loop) stale(cqe *ring.Completion) {
 }
 
 func (l *loop) rearmWaker() {
-	if l.stopped || l.draining && l.table.used == 0 {
+	if l.stopped || l.draining && l.table.used+l.dials.used == 0 {
 		return
 	}
 	if !l.waker.Arm() {
@@ -482,6 +495,7 @@ func (l *loop) runPosted() {
 			l.armAccept()
 		}
 	}
+	l.runDials()
 	l.receiveReady()
 	l.sendFiles()
 	l.uncap()
@@ -491,14 +505,15 @@ func (l *loop) runPosted() {
 
 // expire is the fourth step: what is due.
 func (l *loop) expire() {
-	if len(l.lingering) > 0 || l.acceptPaused {
+	if len(l.lingering) > 0 || l.acceptPaused || l.dials.next != 0 {
 		l.guard(func() {
 			now := l.clock()
 			l.expireLingering(now)
 			l.resumeAccept(now)
+			l.expireDials(now)
 		})
 	}
-	if l.draining && l.table.used == 0 {
+	if l.draining && l.table.used+l.dials.used == 0 {
 		l.stop()
 	}
 }

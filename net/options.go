@@ -3,8 +3,11 @@
 package net
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"os"
 	"runtime"
 	"time"
 
@@ -86,11 +89,24 @@ type Options struct {
 	// Delay leaves Nagle's algorithm on. It is off by default (TCP_NODELAY).
 	Delay bool
 
+	// UnixMode is the mode of the files of Unix listeners: who may write to the file
+	// may connect. Default 0: 0777 less the process's umask. At most 0777.
+	UnixMode os.FileMode
+
+	// DialTimeout is how long a Dial may take, unless its Dialer says otherwise: to
+	// look a name up and to try all of its addresses. Default 30 s; negative: as
+	// long as the kernel tries, some two minutes for each address.
+	DialTimeout time.Duration
+
 	// Logger takes the events of the server. Default slog.Default().
 	Logger *slog.Logger
 
 	// over makes a loop's ring in place of ring.New. For the package's tests.
 	over func(loop int, c ring.Config) (*ring.Ring, error)
+
+	// lookup looks up the addresses of a host in place of std's resolver. For the
+	// package's tests.
+	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 
 	// poison overwrites released buffers. For the package's tests.
 	poison bool
@@ -150,6 +166,12 @@ func (o Options) check() (Options, error) {
 	}
 	if o.Spin > time.Millisecond {
 		return o, fmt.Errorf("ringnet: option Spin is %v: it must be at most 1ms, since a loop that spins does nothing else", o.Spin)
+	}
+	if o.UnixMode&^os.ModePerm != 0 {
+		return o, fmt.Errorf("ringnet: option UnixMode is %v: only the permission bits can be set, at most 0777", o.UnixMode)
+	}
+	if o.DialTimeout == 0 {
+		o.DialTimeout = 30 * time.Second
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

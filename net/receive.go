@@ -26,7 +26,7 @@ func (l *loop) arm(c *Conn, fresh bool) {
 		l.later(c)
 		return
 	}
-	if l.recvMultishot {
+	if l.recvMultishot && (l.unixMultishot || !c.remote.isUnix()) {
 		e.PrepareRecvMultishot(int(c.fd), l.group.ID())
 	} else {
 		e.PrepareRecvSelect(int(c.fd), l.group.ID())

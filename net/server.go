@@ -16,7 +16,8 @@ import (
 	"example.com/ringnet/ring"
 )
 
-// Server accepts TCP connections and serves them with a Handler on event loops.
+// Server accepts connections, of TCP and of Unix sockets, and serves them with a
+// Handler on event loops.
 // Set its fields before it is started and leave them alone afterwards. A Server
 // serves once. Its methods are safe for concurrent use.
 type Server struct {
@@ -30,7 +31,9 @@ type Server struct {
 	loops []*loop
 	addrs []Addr
 	info  EngineInfo
-	ended chan struct{} // closed when every loop has ended
+
+	nextLoop int           // for Dial
+	ended    chan struct{} // closed when every loop has ended
 }
 
 type serverState uint8
@@ -65,19 +68,26 @@ func (s *Server) ListenAndServe(addrs ...string) error {
 
 // Start opens a listener for each address on every loop and returns while they
 // serve. An address is "host:port"; an empty host listens on every IPv6 and IPv4
-// address, port 0 takes a free port ([Server.Addrs] tells which). On an error
-// nothing is left open.
-func (s *Server) Start(addrs ...string) (err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state != serverNew {
-		return errors.New("ringnet: a Server serves once: make a new one")
-	}
+// address, port 0 takes a free port ([Server.Addrs] tells which). Or it is a Unix
+// socket, "unix:/run/app.sock" or, with an abstract name, "unix:@app": a socket file
+// that nobody listens at any more is replaced, and ours is removed at the end. On
+// an error nothing is left open.
+func (s *Server) Start(addrs ...string) error {
 	if s.Handler == nil {
 		return errors.New("ringnet: Server.Handler is nil: set what serves the connections")
 	}
 	if len(addrs) == 0 {
 		return errors.New("ringnet: no address to listen on: give one such as \"127.0.0.1:9000\"")
+	}
+	return s.start(addrs)
+}
+
+// start is Start, and also what a Client does, which has no addresses.
+func (s *Server) start(addrs []string) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != serverNew {
+		return errors.New("ringnet: a Server serves once: make a new one")
 	}
 	o, err := s.Options.check()
 	if err != nil {
@@ -107,7 +117,10 @@ func (s *Server) Start(addrs ...string) (err error) {
 			}
 		}
 	}()
-	hs := newHandlers(s.Handler)
+	var hs *handlers
+	if s.Handler != nil { // else a Client's, whose Dialers have theirs
+		hs = newHandlers(s.Handler)
+	}
 	for i := range o.Loops {
 		l, err := newLoop(i, &o, hs)
 		if err != nil {
@@ -120,6 +133,14 @@ func (s *Server) Start(addrs ...string) (err error) {
 	}
 	var bound []Addr
 	for _, a := range resolved {
+		if a.path != "" {
+			b, err := listenUnix(loops, a.path)
+			if err != nil {
+				return err
+			}
+			bound = append(bound, b)
+			continue
+		}
 		b, err := listenAll(loops, a)
 		if err != nil {
 			return err
@@ -155,10 +176,17 @@ func (s *Server) Start(addrs ...string) (err error) {
 type listenAddr struct {
 	netip.AddrPort
 	v6only bool
+	path   string // of a Unix socket, and nothing else then
 }
 
 // resolve reads an address as std's net does.
 func resolve(addr string) (listenAddr, error) {
+	if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
+		if err := checkUnixPath(path); err != nil {
+			return listenAddr{}, fmt.Errorf("ringnet: listen address %q: %w", addr, err)
+		}
+		return listenAddr{path: path}, nil
+	}
 	host, _, err := stdnet.SplitHostPort(addr)
 	if err != nil {
 		return listenAddr{}, fmt.Errorf("ringnet: listen address %q: %w: write host:port, such as \"127.0.0.1:9000\", \"[::1]:9000\" or \":9000\"", addr, err)

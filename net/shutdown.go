@@ -19,6 +19,7 @@ func (l *loop) drain() {
 	l.draining = true
 	l.acceptPaused = false
 	l.stopAccepting()
+	l.dials.each(func(g *Dialing) { l.cancelDial(g, ErrServerClosed) })
 	l.table.each(func(c *Conn) {
 		if c.h.shutdown != nil && c.state&(closing|dead|finished) == 0 {
 			l.guard(func() { l.call(c, func() { c.h.shutdown.OnShutdown(c) }) })
@@ -34,7 +35,8 @@ func (l *loop) cut() {
 	l.table.each(func(c *Conn) { l.abort(c, ErrServerClosed) })
 }
 
-// stop ends the loop once its listeners are closed; there are no connections left.
+// stop ends the loop once its listeners are closed; there are no connections
+// and no dials left.
 func (l *loop) stop() {
 	for i := range l.listeners {
 		if l.listeners[i].fd >= 0 {
@@ -101,7 +103,7 @@ func (l *loop) teardown() bool {
 		errs = append(errs, err)
 	}
 	if l.inFlight == 0 {
-		for _, mem := range l.messageMem {
+		for _, mem := range append(l.messageMem, l.dials.mem...) {
 			if err := ring.Unmap(mem); err != nil {
 				errs = append(errs, err)
 			}

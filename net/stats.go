@@ -12,6 +12,9 @@ type Stats struct {
 	Connections uint64 // open now
 	Accepted    uint64
 	Closed      uint64 // OnClose was called
+	Dialled     uint64 // connections made by Dial
+	DialErrors  uint64 // those that did not come about
+	Dialling    int    // those that are being made, now
 
 	BytesReceived uint64
 	BytesSent     uint64
@@ -60,7 +63,7 @@ func (s *Stats) add(o *Stats) {
 		to   *uint64
 		from uint64
 	}{
-		{&s.Connections, o.Connections}, {&s.Accepted, o.Accepted}, {&s.Closed, o.Closed},
+		{&s.Connections, o.Connections}, {&s.Accepted, o.Accepted}, {&s.Closed, o.Closed}, {&s.Dialled, o.Dialled}, {&s.DialErrors, o.DialErrors},
 		{&s.BytesReceived, o.BytesReceived}, {&s.BytesSent, o.BytesSent},
 		{&s.Ring.Enters, o.Ring.Enters}, {&s.Ring.Waits, o.Ring.Waits}, {&s.Ring.Submitted, o.Ring.Submitted},
 		{&s.Ring.Completions, o.Ring.Completions}, {&s.Ring.Overflows, o.Ring.Overflows},
@@ -76,6 +79,7 @@ func (s *Stats) add(o *Stats) {
 	} {
 		*f.to += f.from
 	}
+	s.Dialling += o.Dialling
 	s.InFlight += o.InFlight
 	s.LeasesOut += o.LeasesOut
 	s.CopiesOut += o.CopiesOut
@@ -87,6 +91,7 @@ func (l *loop) snapshot() Stats {
 	s.Loops = 1
 	s.Connections = uint64(l.table.used)
 	s.Ring = l.r.Counters()
+	s.Dialling = l.dials.used
 	s.InFlight = l.inFlight
 	// What was released, as opposed to put, is home when it is reclaimed.
 	l.group.Reclaim()

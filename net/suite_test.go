@@ -457,13 +457,13 @@ func (s *server) stop() {
 	if out := st.LeasesOut + st.CopiesOut; out != s.held {
 		t.Errorf("after the end: %d receive buffers and %d large or copy buffers are out: want %d together", st.LeasesOut, st.CopiesOut, s.held)
 	}
-	if st.Accepted != st.Closed {
-		t.Errorf("after the end: %d connections accepted, %d closed", st.Accepted, st.Closed)
+	if st.Accepted+st.Dialled != st.Closed || st.Dialling != 0 {
+		t.Errorf("after the end: %d connections accepted, %d dialled, %d closed, %d are being made", st.Accepted, st.Dialled, st.Closed, st.Dialling)
 	}
 	if w := s.w; w != nil {
 		w.mu.Lock()
-		if w.opened != w.closed || uint64(w.opened) != st.Accepted {
-			t.Errorf("after the end: OnOpen was called %d times, OnClose %d times, for %d connections", w.opened, w.closed, st.Accepted)
+		if w.opened != w.closed || uint64(w.opened) != st.Accepted+st.Dialled {
+			t.Errorf("after the end: OnOpen was called %d times, OnClose %d times, for %d connections", w.opened, w.closed, st.Accepted+st.Dialled)
 		}
 		w.mu.Unlock()
 	}

@@ -17,6 +17,8 @@ const (
 	kindCancelRoom
 	kindRead     // of a file, into a large buffer
 	kindZeroCopy // its slot is the send's, in the loop's list of them
+	kindConnect  // of a Dialing
+	kindCancelConnect
 )
 
 // An operation's user data names it without a pointer:

@@ -200,7 +200,8 @@ func (l *loop) sleep(start int64, note bool) {
 
 // pressing reports work that does not come through the completion queue.
 func (l *loop) pressing() bool {
-	if len(l.readyList) > 0 || len(l.sending) > 0 || len(l.chunkless) > 0 && l.chunks.Free() > 0 || len(l.retry) > 0 || len(l.dirty) > 0 || l.armLater || l.mail.roused() {
+	if len(l.readyList) > 0 || len(l.sending) > 0 || len(l.chunkless) > 0 && l.chunks.Free() > 0 || len(l.retry) > 0 ||
+		len(l.dials.retry) > 0 || len(l.dirty) > 0 || l.armLater || l.mail.roused() {
 		return true
 	}
 	// Some that feed has let go on may not read at all, or have nothing to read;

@@ -42,6 +42,10 @@ const (
 	SingleIssuer
 	// NoEntryArray spares submissions a cache line (NO_SQARRAY). Since Linux 6.6.
 	NoEntryArray
+	// UnixRecvMultishot is RecvMultishot on Unix stream sockets, without the fault
+	// that an end of stream that comes with the last bytes is missed (liburing
+	// issue 1549). Linux 6.0 to 6.16 have it right, and 6.18 from 6.18.36 on.
+	UnixRecvMultishot
 
 	endOfFeatures
 )
@@ -51,7 +55,7 @@ const AllFeatures = endOfFeatures - 1
 
 var featureNames = [...]string{"buffer-rings", "accept-multishot", "recv-multishot", "poll-multishot", "send-zc",
 	"sendmsg-zc", "usage-report", "direct-descriptors", "message-ring", "sync-message", "registered-ring", "defer-taskrun",
-	"single-issuer", "no-entry-array"}
+	"single-issuer", "no-entry-array", "unix-recv-multishot"}
 
 // String lists the names of the set's features, separated by spaces.
 func (f Features) String() string {

@@ -72,6 +72,7 @@ var probes = [...]struct {
 	{try: func() error { return probeSetup(sys.IORING_SETUP_DEFER_TASKRUN | sys.IORING_SETUP_SINGLE_ISSUER) }},
 	{try: func() error { return probeSetup(sys.IORING_SETUP_SINGLE_ISSUER) }},
 	{try: func() error { return probeSetup(sys.IORING_SETUP_NO_SQARRAY) }},
+	{try: probeUnixRecvMultishot},
 }
 
 // probeRing is a small ring without flags, so that any thread may use it.
@@ -217,6 +218,74 @@ func probeRecvMultishot() error {
 	}
 	p.entry().PrepareRecvMultishot(pair[0], 0)
 	return p.expectMore()
+}
+
+// probeUnixRecvMultishot has the bytes and the end of the stream come before the
+// kernel looks after the receive: task work that is deferred does not run until it
+// is asked for, so what is a race elsewhere is certain here.
+func probeUnixRecvMultishot() error {
+	runtime.LockOSThread() // such a ring belongs to a thread
+	defer runtime.UnlockOSThread()
+	const flags = sys.IORING_SETUP_CLAMP | sys.IORING_SETUP_SINGLE_ISSUER | sys.IORING_SETUP_DEFER_TASKRUN
+	u, err := sys.Setup(8, sys.Params{Flags: flags})
+	if err != nil {
+		if unknownToKernel(err) {
+			return err
+		}
+		return setupError(err)
+	}
+	p := probeRing{u}
+	defer p.Close()
+	r, err := sys.NewBufRing(4)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	mem, err := sys.Map(sys.PageBytes)
+	if err != nil {
+		return err
+	}
+	defer sys.Unmap(mem)
+	for i := range 4 {
+		r.Add(mem[64*i:64*i+64], uint16(i))
+	}
+	r.Publish()
+	if err := p.RegisterBufRing(0, r); err != nil {
+		return err
+	}
+	pair, err := socketPair()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	p.entry().PrepareRecvMultishot(pair[0], 0)
+	p.Publish()
+	if _, errno := p.Submit(p.Unconsumed()); errno != 0 {
+		return errno
+	}
+	if _, errno := sys.Send(pair[1], []byte{1}, 0); errno != 0 {
+		return errno
+	}
+	if errno := sys.Shutdown(pair[1], unix.SHUT_WR); errno != 0 {
+		return errno
+	}
+	if c, err := p.do(); err != nil || c.Err() != nil || !c.More() {
+		return errors.Join(err, c.Err())
+	}
+	// The end is there already, if it will ever be.
+	for range 2 {
+		if p.Ready() > 0 {
+			return nil
+		}
+		if _, errno := p.Wait(0, 1, time.Millisecond); errno != 0 && errno != unix.EINTR && errno != unix.ETIME {
+			return errno
+		}
+	}
+	if p.Ready() == 0 {
+		return fmt.Errorf("%w: it misses the end of a stream", ErrNotSupported)
+	}
+	return nil
 }
 
 func probePollMultishot() error {

@@ -73,6 +73,13 @@ type Sockets interface {
 	ListenTCP(addr netip.AddrPort, backlog int, shared, v6only bool) (fd int, err error)
 	LocalAddr(fd int) (netip.AddrPort, error)
 	PeerAddr(fd int) (netip.AddrPort, error)
+	ListenUnix(path string, backlog, mode int) (fd int, err error)
+	LocalPath(fd int) (string, error)
+	PeerPath(fd int) (string, error)
+	PeerCredentials(fd int) (pid int, uid, gid uint32, err error)
+	OpenTCP(to, from netip.AddrPort) (fd int, err error)
+	OpenUnix(from string) (fd int, err error)
+	ConnectUnix(fd int, path string) syscall.Errno
 	SetInt(fd, level, name, value int) error
 	GetInt(fd, level, name int) (int, error)
 	SetLinger(fd, seconds int) error

@@ -18,6 +18,19 @@ func (KernelSockets) ListenTCP(addr netip.AddrPort, backlog int, shared, v6only 
 }
 func (KernelSockets) LocalAddr(fd int) (netip.AddrPort, error) { return sys.LocalAddr(fd) }
 func (KernelSockets) PeerAddr(fd int) (netip.AddrPort, error)  { return sys.PeerAddr(fd) }
+func (KernelSockets) ListenUnix(path string, backlog, mode int) (int, error) {
+	return sys.ListenUnix(path, backlog, mode)
+}
+func (KernelSockets) LocalPath(fd int) (string, error) { return sys.LocalPath(fd) }
+func (KernelSockets) PeerPath(fd int) (string, error)  { return sys.PeerPath(fd) }
+func (KernelSockets) PeerCredentials(fd int) (pid int, uid, gid uint32, err error) {
+	return sys.PeerCredentials(fd)
+}
+func (KernelSockets) OpenTCP(to, from netip.AddrPort) (int, error) { return sys.OpenTCP(to, from) }
+func (KernelSockets) OpenUnix(from string) (int, error)            { return sys.OpenUnix(from) }
+func (KernelSockets) ConnectUnix(fd int, path string) syscall.Errno {
+	return sys.ConnectUnix(fd, path)
+}
 func (KernelSockets) SetInt(fd, level, name, value int) error {
 	return sys.SetInt(fd, level, name, value)
 }

@@ -154,12 +154,14 @@ func (e *Engine) watch(fd int) error {
 	return e.epoll.Watch(fd, watched)
 }
 
-// isStream asks once what kind of socket it is.
+// isStream asks once what kind of socket it is. A Unix socket may give less than
+// there is room for and still have more: it stops behind bytes that came with
+// descriptors.
 func (e *Engine) isStream(fd int) bool {
 	p := e.places.at(fd)
 	if p.stream == 0 {
 		p.stream = -1
-		if kind, err := e.GetInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil && kind == unix.SOCK_STREAM {
+		if kind, err := e.GetInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err == nil && kind == unix.IPPROTO_TCP {
 			p.stream = 1
 		}
 	}

@@ -65,6 +65,7 @@ func (e *Engine) accept(o *op) {
 		s := ln.queue[0]
 		ln.queue = ln.queue[1:]
 		e.openConns++
+		s.counted = true
 		fd := e.newFd(s)
 		e.Note("%s is descriptor %d", s, fd)
 		if !o.multishot || !e.more(o, int32(fd), 0) {

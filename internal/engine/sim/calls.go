@@ -29,7 +29,7 @@ func (e *Engine) LocalAddr(fd int) (netip.AddrPort, error) {
 	switch {
 	case s == nil:
 		return netip.AddrPort{}, unix.EBADF
-	case s.other == nil:
+	case s.other == nil && !s.counted:
 		return s.addr, nil
 	}
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 1}), e.lastPort), nil
@@ -187,7 +187,7 @@ func (e *Engine) CloseFd(fd int) syscall.Errno {
 	e.Note("%s: close(2) of descriptor %d", s, fd)
 	e.fds[fd-firstFd] = nil
 	s.fd = -1
-	if s.other != nil {
+	if s.counted {
 		e.openConns--
 	}
 	e.unref(s)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -44,6 +45,9 @@ func (s Stop) Error() string { return s.Reason }
 // Engine is a simulated io_uring and the network behind it. Everything belongs to
 // one goroutine, except Wake.
 type Engine struct {
+	// OnConnect says what becomes of a connect. Without it all are refused.
+	OnConnect func(to netip.AddrPort) Answer
+
 	host   *sys.Host
 	o      Options
 	rng    *rand.Rand
@@ -88,6 +92,7 @@ type Counts struct {
 	PollErrors                            int
 	ColdReads, DiskErrors                 int
 	Resets                                int
+	Connects, ConnectErrors               int
 }
 
 // Add sums two worlds.
@@ -112,6 +117,8 @@ func (c *Counts) Add(o Counts) {
 	c.ColdReads += o.ColdReads
 	c.DiskErrors += o.DiskErrors
 	c.Resets += o.Resets
+	c.Connects += o.Connects
+	c.ConnectErrors += o.ConnectErrors
 }
 
 var _ engine.Engine = (*Engine)(nil)

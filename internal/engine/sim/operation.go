@@ -29,7 +29,7 @@ type op struct {
 	events    uint32 // of a poll; of others, what they wait for
 	key       uint32 // what woke it
 	wakes     int    // and how often since it last ran
-	sent      int    // of a send that waits
+	sent      int    // of a send that waits; of a connect, 1 when its outcome is known
 	was       []byte // what the memory of a late one had in it at first
 
 	queued    bool
@@ -43,7 +43,7 @@ var names = map[uint8]string{
 	sys.IORING_OP_NOP: "nop", sys.IORING_OP_POLL_ADD: "poll", sys.IORING_OP_SENDMSG: "sendmsg", sys.IORING_OP_TIMEOUT: "timeout",
 	sys.IORING_OP_ACCEPT: "accept", sys.IORING_OP_ASYNC_CANCEL: "cancel", sys.IORING_OP_CLOSE: "close", sys.IORING_OP_SEND: "send",
 	sys.IORING_OP_RECV: "recv", sys.IORING_OP_SHUTDOWN: "shutdown", sys.IORING_OP_SEND_ZC: "send_zc",
-	sys.IORING_OP_SENDMSG_ZC: "sendmsg_zc", sys.IORING_OP_READ: "read", sys.IORING_OP_MSG_RING: "message",
+	sys.IORING_OP_CONNECT: "connect", sys.IORING_OP_SENDMSG_ZC: "sendmsg_zc", sys.IORING_OP_READ: "read", sys.IORING_OP_MSG_RING: "message",
 }
 
 // String names the operation in traces.
@@ -112,6 +112,8 @@ func (e *Engine) issue(entry *sys.Entry) {
 		e.accept(o)
 	case o.code == sys.IORING_OP_RECV:
 		e.issueRecv(o)
+	case o.code == sys.IORING_OP_CONNECT:
+		e.issueConnect(o)
 	case o.code == sys.IORING_OP_POLL_ADD:
 		e.issuePoll(o)
 	case o.code == sys.IORING_OP_SHUTDOWN:
@@ -296,6 +298,8 @@ func (e *Engine) run(o *op) {
 		e.accept(o)
 	case o.code == sys.IORING_OP_RECV:
 		e.recv(o)
+	case o.code == sys.IORING_OP_CONNECT:
+		e.connect(o)
 	case o.code == sys.IORING_OP_POLL_ADD:
 		e.poll(o)
 	case o.isSend():

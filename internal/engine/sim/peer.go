@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Peer is a client on the simulated network. Its methods are called within events
+// Peer is a client on the simulated network, or what listens there for connects. Its methods are called within events
 // of the world: functions given to After, Dial or set as Notify.
 type Peer struct {
 	// Notify is called when there may be something to read or room to write.
@@ -50,13 +50,7 @@ func (e *Engine) Dial(id int, r Route, f func(*Peer)) {
 	ln.queue = append(ln.queue, s)
 	e.Note("peer%d connects", id)
 	e.wake(ln, unix.POLLIN)
-	peer := &Peer{e: e, s: p}
-	p.notify = func() {
-		if peer.Notify != nil {
-			peer.Notify()
-		}
-	}
-	f(peer)
+	f(e.newPeer(p))
 }
 
 // poke has the peer look at its socket soon; often at once, sometimes not.

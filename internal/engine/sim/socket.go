@@ -35,6 +35,7 @@ type socket struct {
 	wrShut   bool          // SEND_SHUTDOWN
 	reset    bool          // TCP_CLOSE
 	linger0  bool          // SO_LINGER with 0 seconds
+	counted  bool          // among the open connections: it was accepted, or opened to connect
 	released bool          // the last reference is gone
 	nospace  bool          // SOCK_NOSPACE: somebody waits for room
 	squeezed time.Duration // there is no room until then
