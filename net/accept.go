@@ -147,6 +147,7 @@ func (l *loop) open(fd int32, isUnix bool) {
 // begin gives a connection its place on the loop and tells its handler.
 func (l *loop) begin(c *Conn) {
 	l.table.insert(c)
+	l.limit(c)
 	l.call(c, func() { c.h.OnOpen(c) })
 	if c.state&(noReading|isDirty) == 0 {
 		l.arm(c, true)

@@ -58,12 +58,14 @@ func (l *loop) toBulk(c *Conn) {
 	c.state = c.state&^wantBulk | bulk | readable
 	c.bulkScore, c.runs = 0, 0
 	l.stats.ToBulk++
+	l.logConn(c, "a connection goes over to large buffers")
 }
 
 // toSmall changes back when the multishot poll has ended.
 func (l *loop) toSmall(c *Conn) {
 	c.state &^= wantSmall | bulk | readable | hungUp
 	l.stats.ToSmall++
+	l.logConn(c, "a connection goes back to small buffers")
 }
 
 // armPoll posts the poll of a bulk connection.

@@ -168,8 +168,9 @@ func (l *loop) close(c *Conn, cause error) {
 	}
 	c.state |= closing
 	c.keep(nil)
-	if (c.out.head != nil || c.notices > 0) && l.o.CloseTimeout > 0 {
-		l.lingering = append(l.lingering, lingerer{c, l.clock() + int64(l.o.CloseTimeout)})
+	l.dropTimers(c)
+	if c.out.head != nil || c.notices > 0 {
+		l.lingers(c)
 	}
 	l.mark(c)
 }
@@ -191,6 +192,7 @@ func (l *loop) abort(c *Conn, cause error) {
 	}
 	c.state |= closing | dead
 	c.keep(nil)
+	l.dropTimers(c)
 	l.mark(c)
 }
 
@@ -211,6 +213,7 @@ func (l *loop) finish(c *Conn) {
 // release frees what c has, after OnClose has returned or panicked.
 func (l *loop) release(c *Conn) {
 	l.finishing = nil
+	l.dropTiming(c)
 	l.dropDirect(c)
 	_ = l.r.CloseFd(int(c.fd)) // no error of close(2) on a socket can be acted upon
 	l.table.remove(c)
@@ -220,57 +223,16 @@ func (l *loop) release(c *Conn) {
 	}
 }
 
-// lingerer is a closed connection whose output has until deadline. All have the
-// same time, so the list is in order.
-type lingerer struct {
-	c        *Conn
-	deadline int64
-}
-
-// expireLingering ends connections whose peers did not take the rest in time.
-func (l *loop) expireLingering(now int64) {
-	i := 0
-	for ; i < len(l.lingering); i++ {
-		g := l.lingering[i]
-		if g.c.state&finished != 0 {
-			continue
-		}
-		if now < g.deadline {
-			break
-		}
-		if g.c.cause == nil {
-			g.c.cause = ErrCloseTimeout
-		}
-		l.abort(g.c, ErrCloseTimeout)
-	}
-	l.lingering = append(l.lingering[:0], l.lingering[i:]...)
-	// Behind one that takes its time, others that have long ended pile up.
-	if n := len(l.lingering); n > 2*l.lingerCheck {
-		kept := l.lingering[:0]
-		for _, g := range l.lingering {
-			if g.c.state&finished == 0 {
-				kept = append(kept, g)
-			}
-		}
-		clear(l.lingering[len(kept):])
-		l.lingering = kept
-		l.lingerCheck = max(64, len(kept))
-	}
-}
-
 // untilExpiry is how long the loop may sleep; negative: for ever.
 func (l *loop) untilExpiry() time.Duration {
-	at := int64(0)
-	if len(l.lingering) > 0 {
-		at = l.lingering[0].deadline
+	at, ok := l.untilTimer()
+	if l.acceptPaused && (!ok || l.acceptAt < at) {
+		at, ok = l.acceptAt, true
 	}
-	if l.acceptPaused && (at == 0 || l.acceptAt < at) {
-		at = l.acceptAt
+	if next := l.dials.next; next != 0 && (!ok || next < at) {
+		at, ok = next, true
 	}
-	if next := l.dials.next; next != 0 && (next < at || at == 0 && !l.acceptPaused) {
-		at = next
-	}
-	if at == 0 && !l.acceptPaused {
+	if !ok {
 		return -1
 	}
 	return max(0, time.Duration(at-l.clock()))

@@ -29,6 +29,7 @@ type Conn struct {
 
 	// And what most do not.
 	h       *handlers // whose connection it is
+	timing  *timing   // nil: it has no timers and no timeouts
 	context any
 	cause   error  // why it is closing; the first cause stays
 	kept    []byte // received and not consumed; hasKept says that there is some
@@ -78,6 +79,7 @@ const (
 	direct       // its socket is in the ring's table, see makeDirect
 	offerPending // kept bytes must be offered although nothing new came
 	isSending    // on one of the loop's lists of those with a file to send
+	timed        // it has a timeout or a deadline: what moves is noted in timing
 )
 
 const (
@@ -172,6 +174,7 @@ func (c *Conn) ResumeRead() {
 		if c.state&(hasKept|sawEOF) == hasKept && c.l.offering != c {
 			c.state |= offerPending
 		}
+		c.l.readWanted(c)
 		c.l.mark(c)
 	}
 }
@@ -221,7 +224,12 @@ func (c *Conn) SetKeepAlive(idle, interval time.Duration, count int) error {
 	if err := c.checkTCP("SO_KEEPALIVE"); err != nil {
 		return err
 	}
-	if err := c.SetOption(unix.SOL_SOCKET, unix.SO_KEEPALIVE, boolint(idle >= 0)); err != nil || idle < 0 {
+	return setKeepAlive(c.SetOption, idle, interval, count)
+}
+
+// setKeepAlive is SetKeepAlive for any socket, given how to set its options.
+func setKeepAlive(set func(level, name, value int) error, idle, interval time.Duration, count int) error {
+	if err := set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, boolint(idle >= 0)); err != nil || idle < 0 {
 		return err
 	}
 	for _, opt := range []struct{ name, value int }{
@@ -232,7 +240,7 @@ func (c *Conn) SetKeepAlive(idle, interval time.Duration, count int) error {
 		if opt.value <= 0 {
 			continue
 		}
-		if err := c.SetOption(unix.IPPROTO_TCP, opt.name, opt.value); err != nil {
+		if err := set(unix.IPPROTO_TCP, opt.name, opt.value); err != nil {
 			return err
 		}
 	}

@@ -75,15 +75,22 @@ type loop struct {
 	dials  dialTable
 	nobody Conn // whose callback OnError is
 
-	lingering   []lingerer
-	lingerCheck int
+	began      int64
+	now        int64 // of the clock, when the loop last looked for completions
+	wheel      wheel
+	freeTimers *callTimer
+	freeTiming []*timing
+	watched    watched
 
 	acceptPaused     bool  // because of a shortage, until acceptAt
 	acceptComplainAt int64 // when a shortage may be told of again
-	acceptAt         int64
-	acceptPause      time.Duration
-	armLater         bool // accepts, their cancels or the waker found the queue full
-	deaf             bool // the waker is not armed
+
+	starvedComplainAt int64 // the same for receive buffers
+
+	acceptAt    int64
+	acceptPause time.Duration
+	armLater    bool // accepts, their cancels or the waker found the queue full
+	deaf        bool // the waker is not armed
 
 	draining bool // no new connections; the loop ends with the last one
 	stopped  bool
@@ -120,7 +127,7 @@ var copySizes = []bufring.PoolOptions{{BufBytes: 2 << 10, Count: 8192}, {BufByte
 // newLoop makes what a loop needs, except what only its own thread can.
 func newLoop(index int, o *Options, h *handlers) (*loop, error) {
 	l := &loop{index: index, o: o, h: h, done: make(chan struct{}),
-		batch: make([]ring.Completion, batchMax), spin: newSpinner(o.Spin), lingerCheck: 64}
+		batch: make([]ring.Completion, batchMax), spin: newSpinner(o.Spin)}
 	l.nobody = Conn{l: l, fd: -1, state: finished | dead}
 	var err error
 	c := ring.Config{Engine: o.Engine, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Mask: o.Mask}
@@ -197,12 +204,17 @@ func (l *loop) listen(addr netip.AddrPort, shared, v6only bool) (netip.AddrPort,
 	if err != nil {
 		return addr, &OpError{Op: "listen", Addr: TCPAddr(addr), Err: explainListen(err)}
 	}
-	if !l.o.Delay {
-		// Accepted sockets inherit it, which spares a call for each.
-		if err := l.r.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-			_ = l.r.CloseFd(fd)
-			return addr, &OpError{Op: "listen", Addr: TCPAddr(addr), Err: err}
-		}
+	// Accepted sockets inherit these, which spares calls for each.
+	set := func(level, name, value int) error { return l.r.SetInt(fd, level, name, value) }
+	if l.o.KeepAlive > 0 {
+		err = setKeepAlive(set, l.o.KeepAlive, l.o.KeepAliveInterval, l.o.KeepAliveCount)
+	}
+	if err == nil && !l.o.Delay {
+		err = set(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
+	if err != nil {
+		_ = l.r.CloseFd(fd)
+		return addr, &OpError{Op: "listen", Addr: TCPAddr(addr), Err: err}
 	}
 	bound, err := l.r.LocalAddr(fd)
 	if err != nil {
@@ -253,6 +265,8 @@ func (l *loop) start() error {
 		l.inFlight++
 	}
 	l.armAccept()
+	l.began = l.clock()
+	l.now = l.began
 	return nil
 }
 
@@ -271,6 +285,7 @@ func (l *loop) run(ready chan<- error) {
 		ready <- err
 		return
 	}
+	l.label()
 	ready <- nil
 	for !l.stopped {
 		l.wait()
@@ -278,6 +293,7 @@ func (l *loop) run(ready chan<- error) {
 		l.runPosted()
 		l.expire()
 	}
+	l.watched.asleep()
 	if l.teardown() {
 		runtime.UnlockOSThread()
 	}
@@ -505,10 +521,10 @@ func (l *loop) runPosted() {
 
 // expire is the fourth step: what is due.
 func (l *loop) expire() {
-	if len(l.lingering) > 0 || l.acceptPaused || l.dials.next != 0 {
+	l.expireTimers()
+	if l.acceptPaused || l.dials.next != 0 {
 		l.guard(func() {
 			now := l.clock()
-			l.expireLingering(now)
 			l.resumeAccept(now)
 			l.expireDials(now)
 		})

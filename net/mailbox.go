@@ -57,6 +57,13 @@ func (m *mailbox) rouse() {
 // roused reports that a turn is due, without taking it.
 func (m *mailbox) roused() bool { return m.latch.Load() }
 
+// length is how many functions wait. Safe for concurrent use.
+func (m *mailbox) length() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.queue)
+}
+
 // run calls what was posted. On the loop's goroutine.
 func (m *mailbox) run(call func(func())) {
 	if !m.latch.Load() {

@@ -81,6 +81,24 @@ type Options struct {
 	// Default 30 s; negative: for ever.
 	CloseTimeout time.Duration
 
+	// ReadTimeout, WriteTimeout and IdleTimeout are what connections begin with;
+	// see [Conn.SetReadTimeout], [Conn.SetWriteTimeout] and [Conn.SetIdleTimeout].
+	// Default 0: none.
+	ReadTimeout, WriteTimeout, IdleTimeout time.Duration
+
+	// KeepAlive is after how long a silence the kernel asks a TCP peer whether it
+	// is still there, KeepAliveInterval how long it then waits between questions,
+	// and KeepAliveCount how many may stay unanswered before the connection is
+	// reset; see [Conn.SetKeepAlive]. Default 0: off, and for the other two what the
+	// kernel is set to (75 s and 9). At most 32,767 s and 127 questions.
+	KeepAlive, KeepAliveInterval time.Duration
+	KeepAliveCount               int
+
+	// StallAfter is from when on a turn of a loop, as a rule a callback in it, is
+	// taken for a stall: a warning with the loop's stack goes to Logger, and
+	// Stats.Stalls counts it. Default 100 ms, at least 1 ms; negative: never.
+	StallAfter time.Duration
+
 	// Spin is how long a loop may look for completions in shared memory before it
 	// sleeps. It does so only while requests have lately come that fast, since it
 	// then costs less than sleeping. Default 100 µs, at most 1 ms; negative: never.
@@ -112,6 +130,9 @@ type Options struct {
 	poison bool
 }
 
+// keepAliveMost is the most that the kernel takes (MAX_TCP_KEEPIDLE).
+const keepAliveMost = 32767 * time.Second
+
 // check fills the defaults in and refuses what is out of range.
 func (o Options) check() (Options, error) {
 	low := 64 << 10
@@ -136,6 +157,7 @@ func (o Options) check() (Options, error) {
 		{"HighWater", &o.HighWater, 256 << 10, 1, 1 << 40},
 		{"LowWater", &o.LowWater, low, 1, 1 << 40},
 		{"MaxBuffered", &o.MaxBuffered, max(16<<20, o.HighWater), 1, 1 << 40},
+		{"KeepAliveCount", &o.KeepAliveCount, 0, 0, 127},
 		{"MaxUnconsumed", &o.MaxUnconsumed, 1 << 20, 1, 1 << 29},
 	}
 	for _, d := range defaults {
@@ -172,6 +194,29 @@ func (o Options) check() (Options, error) {
 	}
 	if o.DialTimeout == 0 {
 		o.DialTimeout = 30 * time.Second
+	}
+	for _, d := range []struct {
+		name       string
+		value, max time.Duration
+	}{
+		{"ReadTimeout", o.ReadTimeout, never},
+		{"WriteTimeout", o.WriteTimeout, never},
+		{"IdleTimeout", o.IdleTimeout, never},
+		{"KeepAlive", o.KeepAlive, keepAliveMost},
+		{"KeepAliveInterval", o.KeepAliveInterval, keepAliveMost},
+	} {
+		if d.value < 0 {
+			return o, fmt.Errorf("ringnet: option %s is %v: it must not be negative; 0 turns it off", d.name, d.value)
+		}
+		if d.value > d.max {
+			return o, fmt.Errorf("ringnet: option %s is %v: it must be at most %v", d.name, d.value, d.max)
+		}
+	}
+	if o.StallAfter == 0 {
+		o.StallAfter = 100 * time.Millisecond
+	}
+	if o.StallAfter > 0 && o.StallAfter < time.Millisecond {
+		return o, fmt.Errorf("ringnet: option StallAfter is %v: it must be at least 1ms, or negative for never", o.StallAfter)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

@@ -81,7 +81,7 @@ func (l *loop) write(c *Conn, b []byte) {
 		n, errno := l.r.Send(int(c.fd), b, 0)
 		if errno == 0 {
 			l.stats.DirectSends++
-			l.stats.BytesSent += uint64(n)
+			l.sent(c, n)
 			b = b[n:]
 		} else if errno != unix.EAGAIN && errno != unix.EINTR {
 			// Told to the handler by OnClose, as every failed send is.
@@ -172,6 +172,7 @@ func (l *loop) enqueue(c *Conn, what segment) {
 	*s = what
 	if c.out.tail == nil {
 		c.out.head = s
+		l.outputMoves(c)
 	} else {
 		c.out.tail.next = s
 	}
@@ -228,6 +229,7 @@ func (l *loop) put(lease bufring.Lease) {
 // sent takes n sent bytes off the front of the queue.
 func (l *loop) sent(c *Conn, n int) {
 	l.stats.BytesSent += uint64(n)
+	l.outputMoves(c)
 	for n > 0 && c.out.head != nil {
 		s := c.out.head
 		have := len(s.mem)
@@ -349,6 +351,7 @@ func (l *loop) dropDirect(c *Conn) {
 // armed when a connection is first in want of it and then stays, edge-triggered.
 func (l *loop) awaitRoom(c *Conn) {
 	c.state |= full
+	l.outputWaits(c)
 	l.unlend(c)
 	l.armRoom(c)
 }
@@ -503,6 +506,7 @@ func (l *loop) checkLow(c *Conn) {
 		return
 	}
 	c.state &^= overHigh
+	l.readWanted(c)
 	l.mark(c)
 	if c.h.writable != nil && c.state&(closing|dead) == 0 {
 		l.call(c, func() { c.h.writable.OnWritable(c) })

@@ -85,6 +85,9 @@ func (l *loop) onRecv(c *Conn, cqe *ring.Completion) {
 func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 	l.stats.BytesReceived += uint64(lease.Len())
 	l.gather.note(c)
+	if c.state&timed != 0 {
+		c.timing.readAt = l.now
+	}
 	if c.state&(hasKept|paused) != 0 {
 		c.keep(append(c.kept, lease.Bytes()...))
 		l.put(lease)
@@ -206,6 +209,7 @@ func (l *loop) starve(c *Conn) {
 		c.state |= isStarved
 		l.starved = append(l.starved, c)
 		l.stats.Starved++
+		l.logStarved()
 	}
 }
 
@@ -230,6 +234,7 @@ func (l *loop) feed() {
 	l.starved = append(l.starved[:0], l.starved[n:]...)
 	for _, c := range batch {
 		c.state &^= isStarved
+		l.readWanted(c)
 	}
 	l.settleEach(batch)
 }
@@ -258,6 +263,7 @@ func (l *loop) uncap() {
 			continue
 		}
 		c.state &^= isCapped | overShare
+		l.readWanted(c)
 		l.mark(c)
 	}
 	clear(l.capped[len(kept):])

@@ -223,6 +223,9 @@ func (l *loop) sendPiece(c *Conn) int {
 		return want
 	}
 	t.off += int64(n)
+	if n > 0 {
+		l.outputMoves(c)
+	}
 	l.stats.BytesSent += uint64(n)
 	l.stats.FileBytesSent += uint64(n)
 	if n > 0 && n < want {

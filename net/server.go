@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	stdnet "net"
 	"net/netip"
 	"strings"
@@ -148,6 +149,7 @@ func (s *Server) start(addrs []string) (err error) {
 		bound = append(bound, TCPAddr(b))
 	}
 	info := describe(loops[0].r)
+	dog := newWatchdog(loops, &o)
 	ready := make(chan error)
 	for i, l := range loops {
 		go l.run(ready)
@@ -163,10 +165,16 @@ func (s *Server) start(addrs []string) (err error) {
 	}
 	s.loops, s.addrs, s.info, s.state = loops, bound, info, serverRunning
 	s.ended = make(chan struct{})
+	logStarted(&o, bound, info)
+	if dog != nil {
+		go dog.run()
+	}
 	go func() {
 		for _, l := range loops {
 			<-l.done
 		}
+		dog.end()
+		logEnded(o.Logger, loops, s.leftovers())
 		close(s.ended)
 	}()
 	return nil
@@ -300,11 +308,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.logger().Info("ringnet: draining")
 	select {
 	case <-ended:
 		return s.leftovers()
 	case <-ctx.Done():
 	}
+	s.logger().Warn("ringnet: cutting the connections that have not ended in time", "err", context.Cause(ctx))
 	if _, err := s.tell((*loop).cut); err != nil {
 		return err
 	}
@@ -321,6 +331,14 @@ func (s *Server) Close() error {
 	}
 	<-ended
 	return s.leftovers()
+}
+
+// logger is where events go.
+func (s *Server) logger() *slog.Logger {
+	if s.Logger != nil {
+		return s.Logger
+	}
+	return slog.Default()
 }
 
 // tell posts f to every loop that still runs.

@@ -2,7 +2,11 @@
 
 package net
 
-import "example.com/ringnet/ring"
+import (
+	"time"
+
+	"example.com/ringnet/ring"
+)
 
 // Stats is what a server, or one loop of it, has done since it was started. A
 // loop counts with plain additions and hands a copy out when asked.
@@ -46,7 +50,7 @@ type Stats struct {
 
 	Flushes      uint64 // submissions in the middle of a batch
 	AcceptErrors uint64
-	Panics       uint64 // handlers that panicked
+	Panics       uint64 // handlers, and functions of timers, that panicked
 	Stale        uint64 // completions for connections that had gone; should be 0
 
 	InFlight    int // operations whose last completion is outstanding, now
@@ -54,6 +58,62 @@ type Stats struct {
 	CopiesOut   int // large buffers and buffers with copies of writes that are out, now
 	SpinsFound  uint64
 	SpinsMissed uint64
+
+	TimersFired uint64 // functions of AfterFunc and LoopAfterFunc that were called
+	Timeouts    uint64 // connections that a timeout or a deadline ended
+	Turns       uint64
+	Stalls      uint64 // turns that took longer than Options.StallAfter
+
+	// How long turns take: that is what a completion may have to wait. Of several
+	// loops it is the longest.
+	LastTurn, LongestTurn time.Duration
+
+	// Asleep is how long loops have slept since they were started, Uptime how long
+	// that is ago; of several loops, the sum of all.
+	Asleep, Uptime time.Duration
+
+	// What waits now.
+	TimersSet int // timers and timeouts in the wheel
+	Parked    int // connections that wait for a receive buffer
+	Posted    int // functions from other goroutines
+	Prepared  int // entries that the kernel has not been given
+	Ready     int // completions that have not been looked at
+}
+
+// CompletionsPerEnter is how many completions each call of io_uring_enter brought.
+func (s Stats) CompletionsPerEnter() float64 {
+	return ratio(float64(s.Ring.Completions), float64(s.Ring.Enters))
+}
+
+// EntriesPerEnter is how many operations each call of io_uring_enter took along.
+func (s Stats) EntriesPerEnter() float64 {
+	return ratio(float64(s.Ring.Submitted), float64(s.Ring.Enters))
+}
+
+// CompletionsPerTurn is how large batches are.
+func (s Stats) CompletionsPerTurn() float64 {
+	return ratio(float64(s.Ring.Completions), float64(s.Turns))
+}
+
+// Load is the share of the time in which the loops did not sleep, from 0 to 1. At 1
+// none has any time left. Looking for completions (Options.Spin) counts as work.
+func (s Stats) Load() float64 {
+	if s.Uptime <= 0 {
+		return 0
+	}
+	return max(0, 1-ratio(float64(s.Asleep), float64(s.Uptime)))
+}
+
+// MeanTurn is how long a turn takes on average, without sleeping.
+func (s Stats) MeanTurn() time.Duration {
+	return time.Duration(ratio(float64(s.Uptime-s.Asleep), float64(s.Turns)))
+}
+
+func ratio(of, by float64) float64 {
+	if by == 0 {
+		return 0
+	}
+	return of / by
 }
 
 // add sums two loops.
@@ -76,6 +136,7 @@ func (s *Stats) add(o *Stats) {
 		{&s.ZeroCopyBytes, o.ZeroCopyBytes}, {&s.Files, o.Files}, {&s.FileErrors, o.FileErrors}, {&s.FileBytesSent, o.FileBytesSent},
 		{&s.FileBytesRead, o.FileBytesRead}, {&s.FileBytesMapped, o.FileBytesMapped}, {&s.ColdReads, o.ColdReads},
 		{&s.SpinsFound, o.SpinsFound}, {&s.SpinsMissed, o.SpinsMissed},
+		{&s.TimersFired, o.TimersFired}, {&s.Timeouts, o.Timeouts}, {&s.Turns, o.Turns}, {&s.Stalls, o.Stalls},
 	} {
 		*f.to += f.from
 	}
@@ -83,6 +144,15 @@ func (s *Stats) add(o *Stats) {
 	s.InFlight += o.InFlight
 	s.LeasesOut += o.LeasesOut
 	s.CopiesOut += o.CopiesOut
+	s.LastTurn = max(s.LastTurn, o.LastTurn)
+	s.LongestTurn = max(s.LongestTurn, o.LongestTurn)
+	s.Asleep += o.Asleep
+	s.Uptime += o.Uptime
+	s.TimersSet += o.TimersSet
+	s.Parked += o.Parked
+	s.Posted += o.Posted
+	s.Prepared += o.Prepared
+	s.Ready += o.Ready
 }
 
 // snapshot copies a loop's counters. On the loop's goroutine.
@@ -93,6 +163,12 @@ func (l *loop) snapshot() Stats {
 	s.Ring = l.r.Counters()
 	s.Dialling = l.dials.used
 	s.InFlight = l.inFlight
+	s.Uptime = time.Duration(l.clock() - l.began)
+	s.TimersSet = l.wheel.count
+	s.Parked = len(l.starved)
+	s.Posted = l.mail.length()
+	s.Prepared = l.r.Pending()
+	s.Ready = l.r.Ready() + l.count - l.next
 	// What was released, as opposed to put, is home when it is reclaimed.
 	l.group.Reclaim()
 	s.LeasesOut = l.group.Leased()

@@ -139,10 +139,12 @@ func (l *loop) wait() {
 	l.group.Refill()
 	l.reset()
 	start := l.clock()
+	l.turned(start)
 	if pause := l.gather.pause(start); pause > 0 && l.spin.window > 0 {
 		for end := start + int64(pause); start < end; start = l.clock() {
 		}
 	}
+	l.now = start
 	if l.r.Pending() > 0 || l.r.NeedsEnter() || l.pressing() {
 		l.entered(l.r.Poll())
 		if l.reap() || l.pressing() {
@@ -153,7 +155,9 @@ func (l *loop) wait() {
 	}
 	start = l.clock()
 	if l.spin.worth(start) {
-		if l.look(start) {
+		end, found := l.look(start)
+		l.now = end
+		if found {
 			l.spin.found()
 			l.stats.SpinsFound++
 			if l.r.NeedsEnter() {
@@ -164,24 +168,25 @@ func (l *loop) wait() {
 		}
 		l.spin.missed()
 		l.stats.SpinsMissed++
-		l.sleep(l.clock(), false)
+		l.sleep(end, false)
 	} else {
 		l.sleep(start, true)
 	}
 	l.reap()
 }
 
-// look watches shared memory until something is there or the window is over.
-func (l *loop) look(start int64) bool {
+// look watches shared memory until something is there or the window is over, and
+// tells when it last looked at the clock.
+func (l *loop) look(start int64) (now int64, found bool) {
 	end := start + int64(l.spin.window)
-	for {
+	for now = start; ; {
 		for range l.glances {
 			if l.r.Glance() || l.mail.roused() {
-				return true
+				return now, true
 			}
 		}
-		if l.clock() >= end {
-			return false
+		if now = l.clock(); now >= end {
+			return now, false
 		}
 	}
 }
@@ -192,9 +197,14 @@ func (l *loop) sleep(start int64, note bool) {
 		return
 	}
 	timeout := l.untilExpiry()
+	l.watched.asleep()
 	l.entered(l.r.Wait(1, timeout))
+	l.now = l.clock()
+	l.watched.awake()
+	d := time.Duration(l.now - start)
+	l.stats.Asleep += d
 	if note && l.spin.window > 0 {
-		l.spin.slept(time.Duration(l.clock() - start))
+		l.spin.slept(d)
 	}
 }
 

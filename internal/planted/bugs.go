@@ -391,8 +391,8 @@ var bugs = []bug{
 		name: "close-timeout-never",
 		what: "A loop that has nothing else to do does not wake for a close timeout.",
 		file: "net/close.go",
-		old:  "		at = l.lingering[0].deadline\n",
-		new:  "		at = 0\n",
+		old:  "	at, ok := l.untilTimer()\n",
+		new:  "	at, ok := int64(0), false\n",
 		test: test{pkg: "net", run: "^TestCloseGivesUpAfterCloseTimeout$/^small$"},
 	},
 	{
