@@ -196,8 +196,9 @@ func (l *loop) sendPiece(c *Conn) int {
 	}
 	var n, want int
 	var errno syscall.Errno
+	spliced := false
 	if pages := l.pages(s); pages != nil {
-		want = len(pages)
+		want, spliced = len(pages), t.lag > 0
 		n, errno = l.sendPages(c, t, pages)
 	} else {
 		if len(s.mem) == 0 && !l.fill(c, s) {
@@ -231,7 +232,12 @@ func (l *loop) sendPiece(c *Conn) int {
 	if n > 0 && n < want {
 		t.lag = fileLag
 		l.stats.ShortSends++
-		l.awaitRoom(c)
+		if !spliced {
+			l.awaitRoom(c)
+		}
+		// sendfile(2) also stops in its middle, for a signal (and the Go runtime
+		// sends many). That leaves no trace in the socket, which would then never
+		// tell of room: only EAGAIN says that it is full.
 	} else if n > 0 && t.lag > 0 {
 		t.lag--
 	}

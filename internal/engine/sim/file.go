@@ -128,6 +128,11 @@ func (e *Engine) SendFile(fd, file int, offset int64, n int) (int, syscall.Errno
 	if len(b) == 0 {
 		return 0, 0
 	}
+	if len(b) > 1 && e.chance(e.faults.ShortSend) {
+		// A signal, which leaves no trace in the socket.
+		e.counts.ShortResults++
+		b = b[:1+e.rng.IntN(len(b)-1)]
+	}
 	return e.sendNow(fd, [][]byte{b}, "sendfile(2)")
 }
 

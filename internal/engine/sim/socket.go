@@ -5,6 +5,7 @@ package sim
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -209,6 +210,15 @@ func (e *Engine) cut(s *socket) {
 		e.drop(s, seg)
 	}
 	s.in.wire = nil
+	// What it had sent is sent, but it does not wait for acknowledgements any more
+	// (tcp_write_queue_purge).
+	for i := range s.other.in.wire {
+		if seg := &s.other.in.wire[i]; seg.done != nil {
+			done := seg.done
+			seg.data, seg.done = slices.Clone(seg.data), nil
+			done(false)
+		}
+	}
 	e.wake(s, 0)
 }
 
