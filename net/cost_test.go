@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -108,6 +109,7 @@ func TestNoAllocationPerRequest(t *testing.T) {
 		{name: "no bulk", conns: 4, size: 64 << 10, count: 200, Options: Options{NoBulk: true}},
 		{name: "no multishot", conns: 8, size: 64, count: 400, Options: Options{Mask: maskAll}},
 		{name: "no spin", conns: 4, size: 64, count: 1000, Options: Options{Spin: -1}},
+		{name: "timeouts", conns: 8, size: 64, count: 500, Options: Options{ReadTimeout: time.Minute, WriteTimeout: time.Minute, IdleTimeout: time.Minute}},
 		{name: "few buffers", conns: 16, size: 1000, count: 300, Options: Options{RecvBufs: 8, RecvBufBytes: 256, NoBulk: true}},
 	}
 	for _, cs := range cases {
@@ -203,13 +205,17 @@ func TestMemoryPerIdleConnection(t *testing.T) {
 	for _, cs := range []struct {
 		name string
 		size int // of one request before it is idle
+		Options
 	}{
 		{name: "never used", size: 0},
 		{name: "used for a small request", size: 100},
 		{name: "used for a large request", size: 100000},
+		{name: "with timeouts", size: 100, Options: Options{IdleTimeout: time.Hour, ReadTimeout: time.Hour, WriteTimeout: time.Hour}},
 	} {
 		t.Run(cs.name, func(t *testing.T) {
-			srv := serveHandler(t, Options{Loops: 1}, bare{})
+			o := cs.Options
+			o.Loops = 1
+			srv := serveHandler(t, o, bare{})
 			// What the first connections make once is not per connection.
 			warm := dialRaw(t, srv, 10)
 			if cs.size > 0 {

@@ -291,10 +291,10 @@ func (l *loop) openDial(g *Dialing, to Addr) (err error) {
 		g.fd = -1
 		return err
 	}
-	if !to.isUnix() && !l.o.Delay {
-		return l.r.SetInt(g.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	if to.isUnix() {
+		return nil
 	}
-	return nil
+	return l.tune(g.fd)
 }
 
 // addressFailed goes over to the next address. It reports false, for tryAddress.

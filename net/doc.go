@@ -16,4 +16,11 @@
 // Received bytes are lent to OnData in the buffer that the kernel filled. They can
 // be copied out with Write, or taken along without a copy: [Conn.Detach] turns
 // them into a lease, and [Conn.Send] sends a lease.
+//
+// A Handler that waits for something sets a timer ([Conn.AfterFunc]) and never
+// sleeps. A connection that waits for its peer can be given a limit
+// ([Conn.SetReadTimeout], [Conn.SetReadDeadline] and their like, or for all
+// connections in [Options]); none has one by default. What a server does is told by
+// [Server.Stats], published by [Server.Vars], and logged to Options.Logger, also when
+// a callback keeps its loop from working (Options.StallAfter).
 package net

@@ -205,14 +205,7 @@ func (l *loop) listen(addr netip.AddrPort, shared, v6only bool) (netip.AddrPort,
 		return addr, &OpError{Op: "listen", Addr: TCPAddr(addr), Err: explainListen(err)}
 	}
 	// Accepted sockets inherit these, which spares calls for each.
-	set := func(level, name, value int) error { return l.r.SetInt(fd, level, name, value) }
-	if l.o.KeepAlive > 0 {
-		err = setKeepAlive(set, l.o.KeepAlive, l.o.KeepAliveInterval, l.o.KeepAliveCount)
-	}
-	if err == nil && !l.o.Delay {
-		err = set(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	}
-	if err != nil {
+	if err := l.tune(fd); err != nil {
 		_ = l.r.CloseFd(fd)
 		return addr, &OpError{Op: "listen", Addr: TCPAddr(addr), Err: err}
 	}
@@ -223,6 +216,20 @@ func (l *loop) listen(addr netip.AddrPort, shared, v6only bool) (netip.AddrPort,
 	}
 	l.listeners = append(l.listeners, listener{fd: fd, addr: TCPAddr(bound)})
 	return bound, nil
+}
+
+// tune sets on a TCP socket what Options say.
+func (l *loop) tune(fd int) error {
+	set := func(level, name, value int) error { return l.r.SetInt(fd, level, name, value) }
+	if l.o.KeepAlive > 0 {
+		if err := setKeepAlive(set, l.o.KeepAlive, l.o.KeepAliveInterval, l.o.KeepAliveCount); err != nil {
+			return err
+		}
+	}
+	if l.o.Delay {
+		return nil
+	}
+	return set(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 }
 
 // explainListen adds to an errno of bind or listen what would mend it.

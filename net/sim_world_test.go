@@ -39,6 +39,7 @@ type world struct {
 
 	truncated bool // a file
 	drainAt   time.Duration
+	clocks    simClocks
 }
 
 // simOutcome is what became of a world.
@@ -100,6 +101,7 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 	if size == simFat {
 		o.NoBulk, o.RecvBufBytes, o.RecvBufs = false, 4096, 64
 	}
+	w.drawClocks(&o)
 	o, err := o.check()
 	if err != nil {
 		out.faults = []string{err.Error()}
@@ -299,6 +301,9 @@ func (w *world) judge() {
 	}
 	if st.Panics != uint64(w.panics) {
 		w.e.Violate("after the end: %d panics counted of %d", st.Panics, w.panics)
+	}
+	if st.TimersFired != uint64(w.clocks.fired) {
+		w.e.Violate("after the end: %d timers counted of %d", st.TimersFired, w.clocks.fired)
 	}
 	if st.Stale > uint64(w.e.Counts().Stale) {
 		w.e.Violate("after the end: %d stale completions, the engine made %d", st.Stale, w.e.Counts().Stale)

@@ -100,6 +100,7 @@ func TestBusyConnectionTimesOutWhenItFallsSilent(t *testing.T) {
 				s.close = func(c *Conn, _ error) { last.want(t, c, d) }
 				srv := serve(t, m.Options, s)
 				c := srv.dial()
+				wantEcho(t, c, payload(1, 100)) // it is open
 				if m.bulk {
 					srv.toBulk(c)
 				}

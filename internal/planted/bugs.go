@@ -227,6 +227,73 @@ var bugs = []bug{
 		test: worlds(4000),
 	},
 
+	// Time.
+
+	{
+		name: "timer-early",
+		what: "A timer is due at the beginning of the tick that its time lies in.",
+		file: "net/wheel.go",
+		old:  "	if ns%int64(tick) > 0 {\n		at++\n	}\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestTicksAreNeverEarlyAndTimeHasAnEnd$"},
+	},
+	{
+		name: "timers-lost-on-the-way-down",
+		what: "When a wide slot of the wheel is spread, only its first timer is kept.",
+		file: "net/wheel.go",
+		old:  "	head.prev.next = nil\n",
+		new:  "	head.next = nil\n",
+		test: test{pkg: "net", run: "^(TestWheelAgainstASortedList|FuzzWheel)$"},
+	},
+	{
+		name: "timer-of-another-time",
+		what: "The handle of a timer that is over means the next one in its memory.",
+		file: "net/timer.go",
+		old:  "return t.t != nil && t.t.gen == t.gen }",
+		new:  "return t.t != nil }",
+		test: test{pkg: "net", run: "^TestStoppedTimerNeverFires$"},
+	},
+	{
+		name: "timers-outlive-close",
+		what: "A connection's timers are alive after Close.",
+		file: "net/close.go",
+		old:  "	l.dropTimers(c)\n	if c.out.head",
+		new:  "	if c.out.head",
+		test: test{pkg: "net", run: "^TestTimersEndWithTheirConnection$/^Close$"},
+	},
+	{
+		name: "deadline-before-bytes",
+		what: "Timeouts are judged before the completions of the same turn are looked at.",
+		file: "net/loop.go",
+		old:  "		l.dispatch()\n		l.runPosted()\n		l.expire()\n",
+		new:  "		l.expire()\n		l.dispatch()\n		l.runPosted()\n",
+		test: test{pkg: "net", run: "^TestBytesThatCameInTimeWinAfterAStall$/^small_read$"},
+	},
+	{
+		name: "timeout-watched-once",
+		what: "A timer that finds that bytes have come meanwhile is not set again.",
+		file: "net/timeout.go",
+		old:  "	if due > l.now {\n		l.watch(g)\n		return\n",
+		new:  "	if due > l.now {\n		return\n",
+		test: test{pkg: "net", run: "^TestBusyConnectionTimesOutWhenItFallsSilent$/^small_read$"},
+	},
+	{
+		name: "pause-counts-as-silence",
+		what: "The time in which a handler had paused reading counts against the peer.",
+		file: "net/conn.go",
+		old:  "		c.l.readWanted(c)\n",
+		new:  "		if c.timing != nil {\n			c.l.watch(c.timing)\n		}\n",
+		test: test{pkg: "net", run: "^TestReadTimeoutRestsWhileReadingIsPaused$/^small$"},
+	},
+	{
+		name: "watchdog-stays-parked",
+		what: "A loop that wakes does not call the watchdog back.",
+		file: "net/watchdog.go",
+		old:  "	if w.dog.parked.Load() && w.dog.parked.CompareAndSwap(true, false) {\n",
+		new:  "	if false {\n",
+		test: test{pkg: "net", run: "^TestWatchdogSeesTheFirstTurnAfterItParked$"},
+	},
+
 	// Receiving.
 
 	{
