@@ -431,7 +431,7 @@ func startEngines() error {
 	}
 	for _, engine := range []ring.EngineKind{ring.Uring, ring.Auto, ring.Epoll} {
 		var log logbook
-		srv := &Server{Handler: bare{}, Options: Options{Loops: 2, Engine: engine, Logger: slog.New(slog.NewTextHandler(&log, nil))}}
+		srv := &Server{Handler: bare{}, Options: Options{Loops: 2, Engine: engine, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))}}
 		if err := srv.Start("127.0.0.1:0"); err != nil {
 			fmt.Printf("%v: not supported: %v: %v\n", engine, errors.Is(err, ring.ErrNotSupported), err)
 			continue
