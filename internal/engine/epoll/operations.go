@@ -374,6 +374,9 @@ func (e *Engine) recvmsg(o *op) step {
 		e.finish(o, int32(n), 0)
 		return stepEnded
 	}
+	if o.ioprio&sys.IORING_RECV_MULTISHOT == 0 {
+		return e.recvmsgSelect(o, m)
+	}
 	if err := e.needMessage(); err != nil {
 		return e.failed(o, unix.ENOMEM)
 	}
@@ -410,8 +413,11 @@ func (e *Engine) recvmsg(o *op) step {
 		binary.LittleEndian.PutUint32(mem[8:], uint32(n))
 		binary.LittleEndian.PutUint32(mem[12:], uint32(in.Flags()))
 		cqe := sys.IORING_CQE_F_BUFFER | uint32(id)<<sys.IORING_CQE_BUFFER_SHIFT
-		if o.ioprio&sys.IORING_RECV_MULTISHOT == 0 || n == 0 {
-			e.finish(o, int32(head+n), cqe)
+		if n == 0 {
+			// An empty datagram is delivered and ends it, since the kernel takes a
+			// receive of 0 bytes for the end of a stream whatever the socket is
+			// (io_recvmsg_multishot in io_uring/net.c).
+			e.finish(o, int32(head), cqe)
 			return stepEnded
 		}
 		if !e.more(o, int32(head+n), cqe) {
@@ -419,6 +425,28 @@ func (e *Engine) recvmsg(o *op) step {
 		}
 	}
 	return stepAgain
+}
+
+// recvmsgSelect receives once: the payload goes into a buffer of the group, name and
+// control data to where the message has them.
+func (e *Engine) recvmsgSelect(o *op, m *sys.Message) step {
+	if o.group == nil {
+		return e.failed(o, unix.ENOBUFS)
+	}
+	mem, id, ok := o.group.Peek()
+	if !ok {
+		return e.failed(o, unix.ENOBUFS)
+	}
+	n, errno := m.RecvInto(int(o.fd), int(o.opFlags), mem)
+	if errno == unix.EINTR {
+		return stepAgain
+	}
+	if errno != 0 {
+		return e.failed(o, errno)
+	}
+	o.group.Commit()
+	e.finish(o, int32(min(n, len(mem))), sys.IORING_CQE_F_BUFFER|uint32(id)<<sys.IORING_CQE_BUFFER_SHIFT)
+	return stepEnded
 }
 
 // needMessage maps the message that multishot recvmsg receives through.
