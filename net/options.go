@@ -79,7 +79,7 @@ type Options struct {
 
 	// PacketBytes is the largest datagram that UDP sockets take whole, and PacketBufs
 	// the number of each loop's buffers for them, which all its sockets share.
-	// Defaults 2,048 and 4,096, with GRO 65,535 and 256; ranges 1 to 65,535, 1 to
+	// Defaults 2,048 and 4,096, with GRO 65,535 and 256; ranges 16 to 65,535, 1 to
 	// 32,768. The memory is reserved with a loop's first UDP socket.
 	PacketBytes, PacketBufs int
 
@@ -183,7 +183,7 @@ func (o Options) check() (Options, error) {
 		{"LowWater", &o.LowWater, low, 1, 1 << 40},
 		{"MaxBuffered", &o.MaxBuffered, max(16<<20, o.HighWater), 1, 1 << 40},
 		{"KeepAliveCount", &o.KeepAliveCount, 0, 0, 127},
-		{"PacketBytes", &o.PacketBytes, packetBytes, 1, 65535},
+		{"PacketBytes", &o.PacketBytes, packetBytes, 16, 65535},
 		{"PacketBufs", &o.PacketBufs, packetBufs, 1, 32768},
 		{"MaxUnconsumed", &o.MaxUnconsumed, 1 << 20, 1, 1 << 29},
 	}

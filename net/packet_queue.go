@@ -18,7 +18,7 @@ type datagram struct {
 	segment uint16                   // size of the segments; 0: one datagram
 	sent    int32                    // bytes of segments that went out one by one
 	split   bool                     // the segments go out one by one
-	again   bool                     // it was refused once, maybe for an earlier one's sake
+	again   bool                     // it was refused once, maybe not for its own sake
 	by      uint32                   // interface to leave by
 	from    [16]byte
 }

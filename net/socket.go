@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"example.com/ringnet/bufring"
 	"example.com/ringnet/ring"
 )
 
@@ -36,7 +35,7 @@ type Socket struct {
 
 	// What a receive that is armed once, without ring.RecvMultishot, has in use.
 	message ring.Message
-	buffer  bufring.Lease
+	area    []byte // for the sender's address and control data
 
 	remote   netip.AddrPort // whom it is connected to
 	local    netip.AddrPort

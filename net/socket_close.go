@@ -197,9 +197,9 @@ func (l *loop) releaseSocket(s *Socket) {
 	p := &l.udp
 	p.ending = nil
 	_ = l.r.CloseFd(int(s.fd))
-	if s.message != (ring.Message{}) {
-		l.messages = append(l.messages, s.message)
-		s.message = ring.Message{}
+	if s.area != nil {
+		l.messages, p.areas = append(l.messages, s.message), append(p.areas, s.area)
+		s.message, s.area = ring.Message{}, nil
 	}
 	if s.state&socketStarved != 0 {
 		p.starved = slices.DeleteFunc(p.starved, func(o *Socket) bool { return o == s })

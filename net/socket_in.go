@@ -16,7 +16,7 @@ import (
 //
 // They have a group of receive buffers of their own, since a datagram needs room
 // for the largest and a stream does not. In each buffer the sender's address and
-// control data lie in front:
+// control data lie in front, unless receives are armed one by one:
 //
 //	┌────────────┬───────────────┬──────────────────┬───────────────┐
 //	│ header, 16 │ sender, 28    │ control data     │ payload       │
@@ -26,9 +26,9 @@ type packets struct {
 	free    []uint32
 	used    int
 
-	pool     *bufring.Pool  // what datagrams are received into
-	group    *bufring.Group // the same, when the kernel picks buffers itself
+	group    *bufring.Group // what datagrams are received into
 	control  int            // bytes of control data in front of each
+	areas    [][]byte       // for single receives, not in use
 	template ring.Message   // for multishot receives
 	packet   Packet         // what OnPacket is lent
 
@@ -58,7 +58,7 @@ const packetGroup = 1
 // usePackets makes what UDP sockets need. On the loop's goroutine.
 func (l *loop) usePackets() (err error) {
 	p := &l.udp
-	if p.pool != nil {
+	if p.group != nil {
 		return nil
 	}
 	if l.o.PacketInfo || l.o.GRO {
@@ -70,28 +70,44 @@ func (l *loop) usePackets() (err error) {
 		}
 		p.covers = make([]cover, 0, ring.BatchPieces)
 	}
-	size := ring.RecvmsgHeaderBytes + ring.SockaddrBytes + p.control + l.o.PacketBytes
-	if !l.recvMultishot {
-		p.pool, err = bufring.NewPool(bufring.PoolOptions{BufBytes: size, Count: l.o.PacketBufs, Poison: l.o.poison})
-	} else if p.group, err = bufring.NewGroup(l.r, bufring.GroupOptions{ID: packetGroup, BufBytes: size, Count: l.o.PacketBufs, Poison: l.o.poison}); err == nil {
-		p.pool = &p.group.Pool
-		p.template = l.message()
-		var mem []byte
-		if mem, err = ring.Map(ring.SockaddrBytes + ring.ControlBytes); err == nil {
-			l.messageMem = append(l.messageMem, mem)
-			p.template.SetName(mem[:ring.SockaddrBytes]) // only the lengths count
-			p.template.SetControl(mem[ring.SockaddrBytes:][:p.control])
-		}
+	size := l.o.PacketBytes
+	if l.recvMultishot {
+		size += p.headBytes()
 	}
+	p.group, err = bufring.NewGroup(l.r, bufring.GroupOptions{ID: packetGroup, BufBytes: size, Count: l.o.PacketBufs, Poison: l.o.poison})
 	if err != nil {
-		if p.group != nil {
-			_ = p.group.Close()
-		}
-		p.pool, p.group = nil, nil
+		p.group = nil
 		return err
 	}
-	p.pool.Notify(l.mail.rouse)
+	p.group.Notify(l.mail.rouse)
+	p.template = l.message()
+	p.setAreas(p.template, l.packetArea()) // only the lengths count
 	return nil
+}
+
+// packetArea takes memory for an address and control data from the loop's supply.
+func (l *loop) packetArea() []byte {
+	const size = 96
+	if len(l.udp.areas) == 0 {
+		mem, err := ring.Map(4096)
+		if err != nil {
+			panic(err) // the process is out of address space
+		}
+		l.messageMem = append(l.messageMem, mem)
+		for ; len(mem) >= size; mem = mem[size:] {
+			l.udp.areas = append(l.udp.areas, mem[:size:size])
+		}
+	}
+	last := len(l.udp.areas) - 1
+	area := l.udp.areas[last]
+	l.udp.areas = l.udp.areas[:last]
+	return area
+}
+
+func (p *packets) setAreas(m ring.Message, area []byte) {
+	m.Reset()
+	m.SetName(area[:ring.SockaddrBytes])
+	m.SetControl(area[ring.SockaddrBytes:][:p.control])
 }
 
 // closePackets gives that back. No socket is left.
@@ -100,8 +116,6 @@ func (l *loop) closePackets() []error {
 	p := &l.udp
 	if p.group != nil {
 		errs = append(errs, p.group.Close())
-	} else if p.pool != nil {
-		errs = append(errs, p.pool.Close())
 	}
 	if p.batch != nil {
 		errs = append(errs, p.batch.Close())
@@ -109,36 +123,24 @@ func (l *loop) closePackets() []error {
 	return errs
 }
 
-func (p *packets) owns(lease bufring.Lease) bool { return p.pool != nil && p.pool.Owns(lease) }
+func (p *packets) owns(lease bufring.Lease) bool { return p.group != nil && p.group.Owns(lease) }
 
-// available is how many buffers can be received into.
-func (p *packets) available() int {
-	if p.group != nil {
-		return p.group.Available()
-	}
-	return p.pool.Free()
-}
-
-// leased is how many are with handlers, or on their way out.
+// leased is how many buffers are with handlers, or on their way out.
 func (p *packets) leased() int {
-	switch {
-	case p.pool == nil:
+	if p.group == nil {
 		return 0
-	case p.group != nil:
-		p.group.Reclaim()
-		return p.group.Leased()
 	}
-	p.pool.Reclaim()
-	return p.pool.Out()
+	p.group.Reclaim()
+	return p.group.Leased()
 }
 
-func (p *packets) scarce() bool { return p.available() < p.pool.Count()/2 }
-func (p *packets) enough() int  { return (p.pool.Count() + 3) / 4 }
+func (p *packets) scarce() bool { return p.group.Available() < p.group.Count()/2 }
+func (p *packets) enough() int  { return (p.group.Count() + 3) / 4 }
 
 // putPacket gives a lease back.
 func (l *loop) putPacket(lease bufring.Lease) {
 	if l.udp.owns(lease) {
-		l.udp.pool.Put(lease)
+		l.udp.group.Put(lease)
 		return
 	}
 	l.put(lease)
@@ -150,10 +152,10 @@ func (p *packets) headBytes() int { return ring.RecvmsgHeaderBytes + ring.Sockad
 // armSocket posts a receive for s. It stays armed until a completion without More:
 // an error, an empty datagram, the group empty, the completion queue full, or a
 // cancel. Since Linux 6.0 (ring.RecvMultishot); without it each receive is armed
-// anew, into a buffer that the loop picks.
+// anew.
 func (l *loop) armSocket(s *Socket) {
 	p := &l.udp
-	if p.available() == 0 {
+	if p.group.Available() == 0 {
 		l.starveSocket(s)
 		return
 	}
@@ -162,20 +164,14 @@ func (l *loop) armSocket(s *Socket) {
 		l.markSocket(s)
 		return
 	}
-	if p.group != nil {
+	if l.recvMultishot {
 		e.PrepareRecvmsgMultishot(int(s.fd), p.template, packetGroup)
 	} else {
-		s.buffer, _ = p.pool.Lease() // there is one, see above
-		b := s.buffer.Bytes()
-		if s.message == (ring.Message{}) {
-			s.message = l.message()
+		if s.area == nil {
+			s.message, s.area = l.message(), l.packetArea()
 		}
-		s.message.Reset()
-		name := ring.RecvmsgHeaderBytes + ring.SockaddrBytes
-		s.message.SetName(b[ring.RecvmsgHeaderBytes:name])
-		s.message.SetControl(b[name : name+p.control])
-		s.message.Append(b[name+p.control:])
-		e.PrepareRecvmsg(int(s.fd), s.message, 0)
+		p.setAreas(s.message, s.area)
+		e.PrepareRecvmsgSelect(int(s.fd), s.message, packetGroup)
 	}
 	e.SetUserData(userData(kindPacket, s.gen, s.slot))
 	s.state |= socketRecvArmed
@@ -190,30 +186,24 @@ func (l *loop) onPacket(s *Socket, cqe *ring.Completion) {
 		s.state &^= socketRecvArmed | socketRecvEnds
 		l.inFlight--
 	}
-	if s.buffer.Valid() {
-		lease := s.buffer
-		s.buffer = bufring.Lease{}
-		if cqe.Res >= 0 && s.state&(socketClosing|socketDead) == 0 {
-			l.deliverSingle(s, lease, int(cqe.Res))
-		} else {
-			l.udp.pool.Put(lease)
-		}
-	} else if id, ok := cqe.Buffer(); ok {
-		lease := l.udp.group.Take(id, int(max(cqe.Res, 0)))
-		if cqe.Res > 0 && s.state&(socketClosing|socketDead) == 0 {
-			l.deliverMultishot(s, lease)
-		} else {
-			l.udp.pool.Put(lease)
-		}
+	var lease bufring.Lease
+	if id, ok := cqe.Buffer(); ok {
+		lease = l.udp.group.Take(id, int(max(cqe.Res, 0)))
+	}
+	switch {
+	case cqe.Res < 0 || s.state&(socketClosing|socketDead) != 0:
+		l.udp.group.Put(lease)
+	case l.recvMultishot:
+		l.deliverMultishot(s, lease)
+	default:
+		l.deliverSingle(s, lease)
 	}
 	if cqe.Res < 0 {
 		switch errno := syscall.Errno(-cqe.Res); errno {
 		case unix.ENOBUFS:
 			l.stats.NoBuffers++
-			if l.udp.group != nil {
-				l.udp.group.Exhausted()
-			}
-			if l.udp.available() < l.udp.enough() {
+			l.udp.group.Exhausted()
+			if l.udp.group.Available() < l.udp.enough() {
 				l.starveSocket(s)
 			}
 		case unix.ECANCELED, unix.EINTR, unix.EAGAIN:
@@ -238,22 +228,27 @@ func (l *loop) deliverMultishot(s *Socket, lease bufring.Lease) {
 	if err != nil {
 		panic(err) // no peer can bring that about
 	}
+	l.udp.packet.at = l.udp.headBytes()
 	l.deliverPacket(s, lease, name, control, payload, flags)
 }
 
-// deliverSingle is the same for a buffer that a single receive has filled.
-func (l *loop) deliverSingle(s *Socket, lease bufring.Lease, n int) {
-	b, m := lease.Bytes(), s.message
-	control := b[ring.RecvmsgHeaderBytes+ring.SockaddrBytes:][:min(m.ControlLen(), l.udp.control)]
-	name := b[ring.RecvmsgHeaderBytes:][:min(m.NameLen(), ring.SockaddrBytes)]
-	l.deliverPacket(s, lease, name, control, b[l.udp.headBytes():][:n], m.Flags())
+// deliverSingle is the same for a buffer that a single receive has filled; with an
+// empty datagram comes none.
+func (l *loop) deliverSingle(s *Socket, lease bufring.Lease) {
+	name := s.area[:min(s.message.NameLen(), ring.SockaddrBytes)]
+	control := s.area[ring.SockaddrBytes:][:min(s.message.ControlLen(), l.udp.control)]
+	if !lease.Valid() {
+		lease = bufring.Wrap(nil)
+	}
+	l.udp.packet.at = 0
+	l.deliverPacket(s, lease, name, control, lease.Bytes(), s.message.Flags())
 }
 
 func (l *loop) deliverPacket(s *Socket, lease bufring.Lease, name, control, payload []byte, flags int) {
 	from, scope, ok := ring.ParseSockaddrScope(name)
 	if !ok {
 		// The kernel puts an address to every datagram of an IP socket.
-		l.udp.pool.Put(lease)
+		l.udp.group.Put(lease)
 		return
 	}
 	if scope != 0 {
@@ -263,7 +258,7 @@ func (l *loop) deliverPacket(s *Socket, lease bufring.Lease, name, control, payl
 	l.stats.BytesReceived += uint64(len(payload))
 	p := &l.udp.packet
 	p.Data, p.From, p.name, p.Truncated = payload, from, name, flags&unix.MSG_TRUNC != 0
-	p.socket, p.lease, p.at = s, lease, l.udp.headBytes()
+	p.socket, p.lease = s, lease
 	if len(control) > 0 {
 		c := ring.ParseControl(control)
 		p.To, p.local, p.Interface, p.Segment = c.To, c.Local, c.Interface, c.Segment
@@ -286,7 +281,7 @@ func (l *loop) deliverPacket(s *Socket, lease bufring.Lease, name, control, payl
 func (l *loop) takeBack() {
 	p := &l.udp.packet
 	if p.lease.Valid() {
-		l.udp.pool.Put(p.lease)
+		l.udp.group.Put(p.lease)
 		p.lease = bufring.Lease{}
 	}
 	p.socket, p.Data, p.name = nil, nil, nil
@@ -308,11 +303,11 @@ func (l *loop) feedSockets() {
 	if len(p.starved) == 0 {
 		return
 	}
-	p.pool.Reclaim()
-	if p.available() < p.enough() {
-		p.pool.Await()
-		p.pool.Reclaim()
-		if p.available() < p.enough() {
+	p.group.Reclaim()
+	if p.group.Available() < p.enough() {
+		p.group.Await()
+		p.group.Reclaim()
+		if p.group.Available() < p.enough() {
 			return
 		}
 	}
@@ -330,7 +325,7 @@ func (l *loop) completePacket(k kind, gen, slot uint32, cqe *ring.Completion) {
 	if s == nil {
 		l.stats.Stale++
 		if id, ok := cqe.Buffer(); ok {
-			l.udp.pool.Put(l.udp.group.Take(id, 0))
+			l.udp.group.Put(l.udp.group.Take(id, 0))
 		}
 		return
 	}

@@ -263,7 +263,7 @@ func (l *loop) sendPacket(s *Socket, lease bufring.Lease, to netip.AddrPort, sco
 // unlendPacket replaces a receive buffer by a copy.
 func (l *loop) unlendPacket(lease bufring.Lease) bufring.Lease {
 	c := l.copyPacket(lease.Bytes())
-	l.udp.pool.Put(lease)
+	l.udp.group.Put(lease)
 	return c
 }
 
@@ -382,7 +382,9 @@ func (l *loop) packetSent(s *Socket, c cover) {
 		s.earlier = 0
 	}
 	if c.whole == 0 {
-		s.out.at(0).sent += int32(c.part)
+		d := s.out.at(0)
+		d.sent += int32(c.part)
+		d.again = false
 		s.out.bytes -= c.part
 		l.stats.PacketsSent++
 		l.stats.BytesSent += uint64(c.part)
@@ -420,16 +422,20 @@ func (l *loop) packetRefused(s *Socket, c cover, errno syscall.Errno) {
 		}
 		return
 	}
-	if c.segment > 0 && isSegmentErrno(errno) {
-		if c.whole == 1 && d.segment > 0 {
-			d.split = true
-		}
-		if errno == unix.EINVAL || errno == unix.EMSGSIZE {
-			// Larger than the route's MTU: go below it where we choose.
-			if c.whole > 1 {
+	if c.segment > 0 {
+		// Several at once. One by one it shows which of them it is about, if any.
+		d.split, d.again = d.segment > 0, d.segment == 0
+		switch {
+		case !isSegmentErrno(errno):
+			if s.state&socketConnected != 0 {
+				s.earlier = errno
+			}
+		case errno == unix.EINVAL || errno == unix.EMSGSIZE:
+			// Larger than the route's MTU: stay below it where we choose.
+			if d.segment == 0 {
 				s.coalesce = int(c.segment) - 1
 			}
-		} else {
+		default:
 			s.coalesce, s.noSegments = 0, true // the device cannot
 		}
 		return
@@ -443,11 +449,12 @@ func (l *loop) packetRefused(s *Socket, c cover, errno syscall.Errno) {
 	s.earlier = 0
 	l.packetError(s, socketError("write", d.to(s.remote), errno))
 	if c.whole == 0 {
-		c = cover{whole: 1} // all of them would fare alike
+		d.sent += int32(c.part)
+		d.again = false
+		s.out.bytes -= c.part
+		return
 	}
-	for range c.whole {
-		l.putPacket(s.out.pop())
-	}
+	l.putPacket(s.out.pop())
 }
 
 // isSegmentErrno reports whether an errno may be about segments and not about the

@@ -216,7 +216,7 @@ func (l *loop) sleep(start int64, note bool) {
 
 // pressing reports work that does not come through the completion queue.
 func (l *loop) pressing() bool {
-	if len(l.udp.dirty) > 0 || len(l.udp.starved) > 0 && l.udp.available() >= l.udp.enough() {
+	if len(l.udp.dirty) > 0 || len(l.udp.starved) > 0 && l.udp.group.Available() >= l.udp.enough() {
 		return true
 	}
 	if len(l.readyList) > 0 || len(l.sending) > 0 || len(l.chunkless) > 0 && l.chunks.Free() > 0 || len(l.retry) > 0 ||

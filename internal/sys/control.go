@@ -61,6 +61,25 @@ func ParseControl(b []byte) (c Control) {
 	return c
 }
 
+// PutPacketInfo writes into b what the kernel tells of where a datagram was sent to
+// and by which interface it came, and returns its size. For an engine that lives in
+// this process, as PutSegmentSize.
+func PutPacketInfo(b []byte, to netip.Addr, ifindex uint32) int {
+	n := putSource(b, to, ifindex)
+	if to.Is4() {
+		copy(b[cmsgHeader+8:], b[cmsgHeader+4:cmsgHeader+8])
+	}
+	return n
+}
+
+// PutSegmentSize writes into b the size of the datagrams in a buffer.
+func PutSegmentSize(b []byte, size int) int {
+	putHeader(b, 4, unix.SOL_UDP, unix.UDP_GRO)
+	binary.NativeEndian.PutUint32(b[cmsgHeader:], uint32(size))
+	clear(b[cmsgHeader+4 : cmsgHeader+8])
+	return cmsgHeader + 8
+}
+
 // putSegment writes a UDP_SEGMENT message into b and returns its size.
 func putSegment(b []byte, size uint16) int {
 	putHeader(b, 2, unix.SOL_UDP, unix.UDP_SEGMENT)
