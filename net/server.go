@@ -198,6 +198,9 @@ func (s *Server) start(addrs []string) (err error) {
 	}
 	s.loops, s.addrs, s.udp, s.info, s.state = loops, bound, packetsBound, info, serverRunning
 	s.ended = make(chan struct{})
+	for _, ap := range packetsBound {
+		bound = append(bound[:len(bound):len(bound)], UDPAddr(ap))
+	}
 	logStarted(&o, bound, info)
 	if dog != nil {
 		go dog.run()

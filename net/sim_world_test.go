@@ -39,7 +39,6 @@ type world struct {
 
 	truncated bool // a file
 	drainAt   time.Duration
-	drainAt   time.Duration
 
 	packets *simPackets // nil: no UDP
 }

@@ -5,6 +5,7 @@ package net
 import (
 	"net/netip"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -180,4 +181,18 @@ func (s *Socket) setBoth(v4, v6, value int) error {
 // socketError is an OpError of a socket.
 func socketError(op string, addr netip.AddrPort, err error) error {
 	return &OpError{Op: op, Addr: UDPAddr(addr), Err: err}
+}
+
+// AfterFunc has f called when d has passed, on the loop's goroutine and not after
+// Close; see [Conn.AfterFunc] for how precise it is. A panic in f is logged and
+// counted, and closes nothing.
+func (s *Socket) AfterFunc(d time.Duration, f func(s *Socket)) Timer {
+	if s.state&(socketClosing|socketDead|socketFinished) != 0 {
+		return Timer{}
+	}
+	return s.l.after(d, func() {
+		if s.state&(socketClosing|socketDead|socketFinished) == 0 {
+			f(s)
+		}
+	})
 }
