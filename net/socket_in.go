@@ -32,9 +32,8 @@ type packets struct {
 	template ring.Message   // for multishot receives
 	packet   Packet         // what OnPacket is lent
 
-	batch    *ring.Batch
-	covers   []cover // what each datagram of the batch stands for
-	segments bool    // UDP_SEGMENT is there
+	batch  *ring.Batch
+	covers []cover // what each datagram of the batch stands for
 
 	dirty   []*Socket // to settle before the loop enters the kernel
 	spare   []*Socket
