@@ -22,6 +22,12 @@ type Addr struct {
 // TCPAddr is the address of a TCP socket.
 func TCPAddr(ap netip.AddrPort) Addr { return Addr{ip: ap} }
 
+// UDPAddr is the address of a UDP socket, as errors name it.
+func UDPAddr(ap netip.AddrPort) Addr { return Addr{ip: ap, unix: udpMark} }
+
+// udpMark stands in place of a name, and is none: names have no zero bytes.
+var udpMark = unique.Make("\x00udp")
+
 // UnixAddr is the address of a Unix socket: a path, an abstract name that begins
 // with '@', or "" for a socket without a name, as most that dial have none.
 func UnixAddr(path string) Addr { return Addr{unix: unique.Make(path)} }
@@ -45,9 +51,9 @@ func ParseAddr(s string) (Addr, error) {
 // IsValid reports that a is an address, and not the zero Addr.
 func (a Addr) IsValid() bool { return a.ip.IsValid() || a.isUnix() }
 
-func (a Addr) isUnix() bool { return a.unix != unique.Handle[string]{} }
+func (a Addr) isUnix() bool { return a.unix != unique.Handle[string]{} && a.unix != udpMark }
 
-// AddrPort is the address and port of a TCP socket; the zero AddrPort for others.
+// AddrPort is the address and port of a TCP or UDP socket; the zero AddrPort for others.
 func (a Addr) AddrPort() netip.AddrPort { return a.ip }
 
 // Path is the path or the abstract name, with '@' in front, of a Unix socket; ""
@@ -59,11 +65,13 @@ func (a Addr) Path() string {
 	return a.unix.Value()
 }
 
-// Network is "tcp" or "unix"; "" for the zero Addr.
+// Network is "tcp", "unix" or "udp"; "" for the zero Addr.
 func (a Addr) Network() string {
 	switch {
 	case a.isUnix():
 		return "unix"
+	case a.ip.IsValid() && a.unix == udpMark:
+		return "udp"
 	case a.ip.IsValid():
 		return "tcp"
 	}

@@ -232,6 +232,9 @@ func (l *loop) untilExpiry() time.Duration {
 	if next := l.dials.next; next != 0 && (!ok || next < at) {
 		at, ok = next, true
 	}
+	if c := l.udp.closing; len(c) > 0 && (!ok || c[0].deadline < at) {
+		at, ok = c[0].deadline, true
+	}
 	if !ok {
 		return -1
 	}

@@ -95,6 +95,8 @@ type loop struct {
 	draining bool // no new connections; the loop ends with the last one
 	stopped  bool
 
+	udp packets // what there is for UDP sockets
+
 	freeSegments *segment
 	zeroCopyFrom int
 	zeroCopies   zeroCopies
@@ -191,6 +193,8 @@ func (l *loop) discard() {
 	for i := range l.listeners {
 		l.closeListener(&l.listeners[i])
 	}
+	l.eachSocket(func(s *Socket) { _ = l.r.CloseFd(int(s.fd)) })
+	_ = l.closePackets()
 	for _, p := range l.pools() {
 		_ = p.Close()
 	}
@@ -270,6 +274,12 @@ func (l *loop) start() error {
 			return errors.New("arm the waker: the submission queue is full")
 		}
 		l.inFlight++
+	}
+	if l.udp.used > 0 {
+		if err := l.usePackets(); err != nil {
+			return err
+		}
+		l.eachSocket(l.markSocket)
 	}
 	l.armAccept()
 	l.began = l.clock()
@@ -392,6 +402,8 @@ func (l *loop) complete(cqe *ring.Completion) {
 		}
 	case kindZeroCopy:
 		l.onZeroCopy(gen, slot, cqe)
+	case kindPacket, kindPacketRoom, kindCancelPacket, kindCancelPacketRoom:
+		l.completePacket(k, gen, slot, cqe)
 	case kindAccept:
 		l.onAccept(slot, cqe)
 	case kindCancelAccept:
@@ -418,7 +430,7 @@ func (l *loop) stale(cqe *ring.Completion) {
 }
 
 func (l *loop) rearmWaker() {
-	if l.stopped || l.draining && l.table.used+l.dials.used == 0 {
+	if l.stopped || l.draining && l.empty() {
 		return
 	}
 	if !l.waker.Arm() {
@@ -442,7 +454,7 @@ func (l *loop) call(c *Conn, f func()) {
 // that is not a callback's is our own bug, and goes on.
 func (l *loop) contain() {
 	c := l.calling
-	if c == nil {
+	if c == nil && l.udp.calling == nil {
 		return
 	}
 	v := recover()
@@ -453,6 +465,10 @@ func (l *loop) contain() {
 	l.stats.Panics++
 	cause := &PanicError{Value: v, Stack: debug.Stack()}
 	l.o.Logger.Error("ringnet: handler panicked", "loop", l.index, "panic", v, "stack", string(cause.Stack))
+	if l.udp.calling != nil {
+		l.socketPanicked(cause)
+		return
+	}
 	if l.lentTo != nil {
 		l.lentTo = nil
 		if l.lent.Valid() {
@@ -523,20 +539,22 @@ func (l *loop) runPosted() {
 	l.sendFiles()
 	l.uncap()
 	l.feed()
+	l.feedSockets()
 	l.guard(func() {}) // settles what the steps above have marked
 }
 
 // expire is the fourth step: what is due.
 func (l *loop) expire() {
 	l.expireTimers()
-	if l.acceptPaused || l.dials.next != 0 {
+	if l.acceptPaused || l.dials.next != 0 || len(l.udp.closing) > 0 {
 		l.guard(func() {
 			now := l.clock()
+			l.expireSockets(now)
 			l.resumeAccept(now)
 			l.expireDials(now)
 		})
 	}
-	if l.draining && l.table.used+l.dials.used == 0 {
+	if l.draining && l.empty() {
 		l.stop()
 	}
 }

@@ -77,6 +77,27 @@ type Options struct {
 	// (msg_zerocopy.rst); negative: never.
 	ZeroCopyFrom int
 
+	// PacketBytes is the largest datagram that UDP sockets take whole, and PacketBufs
+	// the number of each loop's buffers for them, which all its sockets share.
+	// Defaults 2,048 and 4,096, with GRO 65,535 and 256; ranges 16 to 65,535, 1 to
+	// 32,768. The memory is reserved with a loop's first UDP socket.
+	PacketBytes, PacketBufs int
+
+	// PacketInfo has each datagram tell which address it was sent to and by which
+	// interface it came ([Packet.To]), and answers leave from that address. For
+	// sockets that are bound to all addresses of a machine with several.
+	PacketInfo bool
+
+	// GRO lets the kernel put datagrams of one sender and size together
+	// ([Packet.Segment]), which spares work where senders have much to say. Since
+	// Linux 5.0 (UDP_GRO); before that nothing is put together.
+	GRO bool
+
+	// NoSegments has every datagram leave by itself. By default neighbours of one
+	// size to one address are handed to the kernel as segments (UDP_SEGMENT, since
+	// Linux 4.18), which come out on the wire as they were written.
+	NoSegments bool
+
 	// CloseTimeout is how long a closed connection may take to send what is left.
 	// Default 30 s; negative: for ever.
 	CloseTimeout time.Duration
@@ -139,6 +160,10 @@ func (o Options) check() (Options, error) {
 	if o.HighWater > 0 {
 		low = min(low, max(1, o.HighWater/4))
 	}
+	packetBytes, packetBufs := 2048, 4096
+	if o.GRO {
+		packetBytes, packetBufs = 65535, 256
+	}
 	defaults := []struct {
 		name     string
 		value    *int
@@ -158,6 +183,8 @@ func (o Options) check() (Options, error) {
 		{"LowWater", &o.LowWater, low, 1, 1 << 40},
 		{"MaxBuffered", &o.MaxBuffered, max(16<<20, o.HighWater), 1, 1 << 40},
 		{"KeepAliveCount", &o.KeepAliveCount, 0, 0, 127},
+		{"PacketBytes", &o.PacketBytes, packetBytes, 16, 65535},
+		{"PacketBufs", &o.PacketBufs, packetBufs, 1, 32768},
 		{"MaxUnconsumed", &o.MaxUnconsumed, 1 << 20, 1, 1 << 29},
 	}
 	for _, d := range defaults {

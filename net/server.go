@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	stdnet "net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -18,12 +19,15 @@ import (
 )
 
 // Server accepts connections, of TCP and of Unix sockets, and serves them with a
-// Handler on event loops.
+// Handler on event loops, and datagrams of UDP sockets with a PacketHandler.
 // Set its fields before it is started and leave them alone afterwards. A Server
 // serves once. Its methods are safe for concurrent use.
 type Server struct {
-	// Handler serves the connections. Required.
+	// Handler serves the connections. Required with addresses to accept them on.
 	Handler Handler
+
+	// Packets serves the datagrams. Required with addresses that begin with "udp:".
+	Packets PacketHandler
 
 	Options
 
@@ -31,9 +35,10 @@ type Server struct {
 	state serverState
 	loops []*loop
 	addrs []Addr
+	udp   []netip.AddrPort
 	info  EngineInfo
 
-	nextLoop int           // for Dial
+	nextLoop int           // for Dial, DialPacket and ListenPacket
 	ended    chan struct{} // closed when every loop has ended
 }
 
@@ -71,11 +76,22 @@ func (s *Server) ListenAndServe(addrs ...string) error {
 // serve. An address is "host:port"; an empty host listens on every IPv6 and IPv4
 // address, port 0 takes a free port ([Server.Addrs] tells which). Or it is a Unix
 // socket, "unix:/run/app.sock" or, with an abstract name, "unix:@app": a socket file
-// that nobody listens at any more is replaced, and ours is removed at the end. On
-// an error nothing is left open.
+// that nobody listens at any more is replaced, and ours is removed at the end.
+//
+// With "udp:" in front a UDP socket is opened on every loop ([Server.PacketAddrs]): the
+// kernel divides senders among them, but broadcasts come to each. On a multicast
+// group one loop has a socket, which joins the group on the system's choice of
+// interface.
+//
+// On an error nothing is left open.
 func (s *Server) Start(addrs ...string) error {
-	if s.Handler == nil {
+	streams := slices.ContainsFunc(addrs, func(a string) bool { return !strings.HasPrefix(a, udpPrefix) })
+	packets := slices.ContainsFunc(addrs, func(a string) bool { return strings.HasPrefix(a, udpPrefix) })
+	if s.Handler == nil && (streams || !packets) {
 		return errors.New("ringnet: Server.Handler is nil: set what serves the connections")
+	}
+	if s.Packets == nil && packets {
+		return errors.New("ringnet: Server.Packets is nil: set what serves the datagrams")
 	}
 	if len(addrs) == 0 {
 		return errors.New("ringnet: no address to listen on: give one such as \"127.0.0.1:9000\"")
@@ -95,7 +111,16 @@ func (s *Server) start(addrs []string) (err error) {
 		return err
 	}
 	resolved := make([]listenAddr, 0, len(addrs))
+	var packets []packetAddr
 	for _, a := range addrs {
+		if rest, ok := strings.CutPrefix(a, udpPrefix); ok {
+			r, err := resolvePacket(rest)
+			if err != nil {
+				return err
+			}
+			packets = append(packets, r)
+			continue
+		}
 		r, err := resolve(a)
 		if err != nil {
 			return err
@@ -148,6 +173,14 @@ func (s *Server) start(addrs []string) (err error) {
 		}
 		bound = append(bound, TCPAddr(b))
 	}
+	var packetsBound []netip.AddrPort
+	for _, a := range packets {
+		b, err := listenPacketAll(loops, a, newPacketHandlers(s.Packets))
+		if err != nil {
+			return err
+		}
+		packetsBound = append(packetsBound, b)
+	}
 	info := describe(loops[0].r)
 	dog := newWatchdog(loops, &o)
 	ready := make(chan error)
@@ -163,8 +196,11 @@ func (s *Server) start(addrs []string) (err error) {
 	if why := loops[0].r.Reason(); why != nil {
 		o.Logger.Warn("ringnet: serving with epoll, since io_uring cannot be had", "err", why)
 	}
-	s.loops, s.addrs, s.info, s.state = loops, bound, info, serverRunning
+	s.loops, s.addrs, s.udp, s.info, s.state = loops, bound, packetsBound, info, serverRunning
 	s.ended = make(chan struct{})
+	for _, ap := range packetsBound {
+		bound = append(bound[:len(bound):len(bound)], UDPAddr(ap))
+	}
 	logStarted(&o, bound, info)
 	if dog != nil {
 		go dog.run()
@@ -265,6 +301,14 @@ func (s *Server) Addrs() []Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Addr(nil), s.addrs...)
+}
+
+// PacketAddrs are the addresses that the server receives datagrams on, with the ports
+// it got: those of Start with "udp:", in their order.
+func (s *Server) PacketAddrs() []netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]netip.AddrPort(nil), s.udp...)
 }
 
 // Engine says what the loops run on, once the server is started.

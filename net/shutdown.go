@@ -20,6 +20,7 @@ func (l *loop) drain() {
 	l.acceptPaused = false
 	l.stopAccepting()
 	l.dials.each(func(g *Dialing) { l.cancelDial(g, ErrServerClosed) })
+	l.drainSockets()
 	l.table.each(func(c *Conn) {
 		if c.h.shutdown != nil && c.state&(closing|dead|finished) == 0 {
 			l.guard(func() { l.call(c, func() { c.h.shutdown.OnShutdown(c) }) })
@@ -32,6 +33,7 @@ func (l *loop) drain() {
 // cut ends every connection now. On the loop's goroutine.
 func (l *loop) cut() {
 	l.drain()
+	l.cutSockets()
 	l.table.each(func(c *Conn) { l.abort(c, ErrServerClosed) })
 }
 
@@ -94,6 +96,7 @@ func (l *loop) teardown() bool {
 	if err := l.group.Close(); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, l.closePackets()...)
 	for _, p := range l.pools() {
 		if err := p.Close(); err != nil {
 			errs = append(errs, err)

@@ -40,6 +40,8 @@ type world struct {
 	truncated bool // a file
 	drainAt   time.Duration
 	clocks    simClocks
+
+	packets *simPackets // nil: no UDP
 }
 
 // simOutcome is what became of a world.
@@ -123,6 +125,9 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 		w.e.Note("options %+v", plain(o))
 	}
 	w.populate(size)
+	if seed%6 == 0 && size != simCrowd && size != simFat {
+		w.populatePackets()
+	}
 	w.run()
 	out.counts, out.faults, out.spent = w.e.Counts(), w.e.Violations(), w.e.Clock()
 	if w.l != nil {
@@ -220,6 +225,9 @@ func (w *world) peerDone() {
 				}
 			}
 		}
+		if w.packets != nil {
+			w.packets.settled()
+		}
 		if w.draining {
 			w.e.Violate("the loop goes on although it was to end")
 		}
@@ -261,6 +269,9 @@ func (w *world) run() {
 	l.spin.sample[0].Name = "none"
 	if _, err := listenAll([]*loop{l}, listenAddr{AddrPort: netip.MustParseAddrPort("10.0.0.1:0")}); err != nil {
 		w.e.Violate("listen: %v", err)
+		return
+	}
+	if w.packets != nil && !w.packets.listen() {
 		return
 	}
 	ready := make(chan error, 1)
@@ -315,6 +326,9 @@ func (w *world) judge() {
 	}
 	for _, p := range w.peers {
 		p.judge()
+	}
+	if w.packets != nil {
+		w.packets.judge()
 	}
 }
 

@@ -53,6 +53,17 @@ type Stats struct {
 	Panics       uint64 // handlers, and functions of timers, that panicked
 	Stale        uint64 // completions for connections that had gone; should be 0
 
+	Sockets          uint64 // UDP sockets that are open now
+	SocketsOpened    uint64
+	SocketsClosed    uint64 // OnSocketClose was called, if wanted
+	PacketsReceived  uint64 // datagrams; with Options.GRO, buffers with one or more
+	PacketsTruncated uint64 // of those, the ones that were larger than Options.PacketBytes
+	PacketsSent      uint64
+	PacketSends      uint64 // batches that they were sent in
+	PacketWaits      uint64 // times the kernel took no more
+	PacketErrors     uint64 // that were told to SocketErrorHandler, or would have been
+	Segmented        uint64 // datagrams handed over as several segments
+
 	InFlight    int // operations whose last completion is outstanding, now
 	LeasesOut   int // receive buffers that are leased, now
 	CopiesOut   int // large buffers and buffers with copies of writes that are out, now
@@ -135,6 +146,9 @@ func (s *Stats) add(o *Stats) {
 		{&s.ZeroCopySends, o.ZeroCopySends}, {&s.ZeroCopyCopied, o.ZeroCopyCopied}, {&s.ZeroCopyRefused, o.ZeroCopyRefused},
 		{&s.ZeroCopyBytes, o.ZeroCopyBytes}, {&s.Files, o.Files}, {&s.FileErrors, o.FileErrors}, {&s.FileBytesSent, o.FileBytesSent},
 		{&s.FileBytesRead, o.FileBytesRead}, {&s.FileBytesMapped, o.FileBytesMapped}, {&s.ColdReads, o.ColdReads},
+		{&s.Sockets, o.Sockets}, {&s.SocketsOpened, o.SocketsOpened}, {&s.SocketsClosed, o.SocketsClosed},
+		{&s.PacketsReceived, o.PacketsReceived}, {&s.PacketsTruncated, o.PacketsTruncated}, {&s.PacketsSent, o.PacketsSent},
+		{&s.PacketSends, o.PacketSends}, {&s.PacketWaits, o.PacketWaits}, {&s.PacketErrors, o.PacketErrors}, {&s.Segmented, o.Segmented},
 		{&s.SpinsFound, o.SpinsFound}, {&s.SpinsMissed, o.SpinsMissed},
 		{&s.TimersFired, o.TimersFired}, {&s.Timeouts, o.Timeouts}, {&s.Turns, o.Turns}, {&s.Stalls, o.Stalls},
 	} {
@@ -171,7 +185,8 @@ func (l *loop) snapshot() Stats {
 	s.Ready = l.r.Ready() + l.count - l.next
 	// What was released, as opposed to put, is home when it is reclaimed.
 	l.group.Reclaim()
-	s.LeasesOut = l.group.Leased()
+	s.LeasesOut = l.group.Leased() + l.udp.leased()
+	s.Sockets = uint64(l.udp.used)
 	for _, p := range l.pools() {
 		p.Reclaim()
 		s.CopiesOut += p.Out()

@@ -19,6 +19,10 @@ const (
 	kindZeroCopy // its slot is the send's, in the loop's list of them
 	kindConnect  // of a Dialing
 	kindCancelConnect
+	kindPacket // receive of datagrams
+	kindPacketRoom
+	kindCancelPacket
+	kindCancelPacketRoom
 )
 
 // An operation's user data names it without a pointer:

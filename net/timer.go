@@ -42,11 +42,14 @@ func (c *Conn) AfterFunc(d time.Duration, f func(c *Conn)) Timer {
 // loop and is dropped when that ends. It may be set at any time, in OnClose as well:
 // to try something again later, say. A panic in f is logged and counted
 // (Stats.Panics), and closes nothing.
-func (c *Conn) LoopAfterFunc(d time.Duration, f func()) Timer {
-	t := c.l.newTimer()
+func (c *Conn) LoopAfterFunc(d time.Duration, f func()) Timer { return c.l.after(d, f) }
+
+// after sets a timer of the loop's own.
+func (l *loop) after(d time.Duration, f func()) Timer {
+	t := l.newTimer()
 	t.g = f
-	c.l.setTimer(&t.timer, d)
-	return Timer{c.l, t, t.gen}
+	l.setTimer(&t.timer, d)
+	return Timer{l, t, t.gen}
 }
 
 // Stop keeps the function from being called. It reports whether it would have been:

@@ -136,7 +136,13 @@ func (g *gatherer) pause(now int64) time.Duration {
 // wait is the first step of a turn: hand over what was prepared, and have
 // completions in the batch, unless others have work for the loop.
 func (l *loop) wait() {
+	if len(l.udp.dirty) > 0 {
+		l.settleSockets()
+	}
 	l.group.Refill()
+	if l.udp.group != nil {
+		l.udp.group.Refill()
+	}
 	l.reset()
 	start := l.clock()
 	l.turned(start)
@@ -210,6 +216,9 @@ func (l *loop) sleep(start int64, note bool) {
 
 // pressing reports work that does not come through the completion queue.
 func (l *loop) pressing() bool {
+	if len(l.udp.dirty) > 0 || len(l.udp.starved) > 0 && l.udp.group.Available() >= l.udp.enough() {
+		return true
+	}
 	if len(l.readyList) > 0 || len(l.sending) > 0 || len(l.chunkless) > 0 && l.chunks.Free() > 0 || len(l.retry) > 0 ||
 		len(l.dials.retry) > 0 || len(l.dirty) > 0 || l.armLater || l.mail.roused() {
 		return true

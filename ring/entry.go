@@ -124,6 +124,16 @@ func (e *Entry) PrepareRecvmsg(fd int, m Message, flags int) {
 	e.Addr, e.Len, e.OpFlags = m.m.Address(), 1, uint32(flags)
 }
 
+// PrepareRecvmsgSelect receives one datagram: its payload into a buffer that the
+// kernel takes from a group ([Completion.Buffer]), address and control data to where
+// m has them; m's vector must be empty. An empty datagram completes with 0 and takes
+// no buffer. Since Linux 5.19 (BufferRings).
+func (e *Entry) PrepareRecvmsgSelect(fd int, m Message, group uint16) {
+	e.PrepareRecvmsg(fd, m, 0)
+	e.Flags |= sys.IOSQE_BUFFER_SELECT
+	e.BufIndex = group
+}
+
 // PrepareRecvmsgMultishot receives datagrams into buffers of a group, each with
 // the sender's address and control data in front; m's vector must be empty and
 // only its name and control lengths are used. An empty datagram is delivered and

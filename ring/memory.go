@@ -57,3 +57,13 @@ func MapFile(fd int, n int) (mem []byte, truthful bool, err error) {
 	mem, err = sys.MapFile(fd, n)
 	return mem, err == nil && sys.MayAskResident(fd), err
 }
+
+// NameLen is the length that the name was set with; after a single receive, that of
+// the address that came (which may be more than there was room for).
+func (m Message) NameLen() int { return m.m.NameLen() }
+
+// ControlLen is the same of control data.
+func (m Message) ControlLen() int { return m.m.ControlLen() }
+
+// Flags are those of a single receive: unix.MSG_TRUNC, unix.MSG_CTRUNC.
+func (m Message) Flags() int { return int(m.m.Flags()) }

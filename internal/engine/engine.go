@@ -96,6 +96,7 @@ type Sockets interface {
 	Disconnect(fd int) syscall.Errno
 
 	Files
+	Datagrams
 }
 
 // Files are the calls on regular files that never wait for a disk.
@@ -114,4 +115,16 @@ type Files interface {
 	// Resident reports that all of mem, a part of a mapped file, is in the page
 	// cache.
 	Resident(mem []byte) bool
+}
+
+// Datagrams are the calls for UDP sockets.
+type Datagrams interface {
+	OpenUDP(addr netip.AddrPort, o sys.UDPOptions) (fd int, err error)
+	ConnectUDP(fd int, addr netip.AddrPort) error
+	SetMembership(fd int, group netip.Addr, ifindex int, join bool) error
+	SetMulticastInterface(fd int, v6 bool, ifindex int) error
+
+	// SendBatch and SendOne never block.
+	SendBatch(fd int, b *sys.Batch) (int, syscall.Errno)
+	SendOne(fd int, b *sys.Batch, i int) syscall.Errno
 }

@@ -4,6 +4,7 @@ package sys
 
 import (
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -93,6 +94,20 @@ func RecvFlags(fd int, b []byte, flags int) (int, syscall.Errno) {
 // It sets their lengths.
 func (m *Message) Recv(fd, flags int) (int, syscall.Errno) {
 	r, _, errno := syscall.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(m)), uintptr(flags|unix.MSG_DONTWAIT))
+	return int(r), errno
+}
+
+// RecvInto is Recv with b in place of the vector, which stays as it is.
+func (m *Message) RecvInto(fd, flags int, b []byte) (int, syscall.Errno) {
+	iov := &iovec{Base: Address(b), Len: uint64(len(b))}
+	hdr := &msghdr{}
+	*hdr = m.hdr
+	hdr.Iov, hdr.Iovlen = addressOf(unsafe.Pointer(iov)), 1
+	r, _, errno := syscall.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(hdr)), uintptr(flags|unix.MSG_DONTWAIT))
+	runtime.KeepAlive(iov)
+	if errno == 0 {
+		m.hdr.Namelen, m.hdr.Controllen, m.hdr.Flags = hdr.Namelen, hdr.Controllen, hdr.Flags
+	}
 	return int(r), errno
 }
 

@@ -3,6 +3,7 @@
 package sys
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 	"unsafe"
@@ -177,4 +178,20 @@ func (m *Message) ControlLen() int { return int(m.hdr.Controllen) }
 func TimespecAt(addr uint64) (sec, nsec int64) {
 	ts := *(**timespec)(unsafe.Pointer(&addr))
 	return ts.Sec, ts.Nsec
+}
+
+// NameArea and ControlArea are where a receive puts them, and Answer says how much
+// of them was used.
+func (m *Message) NameArea() []byte    { return Bytes(m.hdr.Name, int(m.hdr.Namelen)) }
+func (m *Message) ControlArea() []byte { return Bytes(m.hdr.Control, int(m.hdr.Controllen)) }
+func (m *Message) Answer(name, control int, flags int32) {
+	m.hdr.Namelen, m.hdr.Controllen, m.hdr.Flags = uint32(name), uint64(control), flags
+}
+
+// PutRecvmsgOut writes the header of a buffer that a multishot recvmsg has filled.
+func PutRecvmsgOut(b []byte, out RecvmsgOut) {
+	binary.NativeEndian.PutUint32(b, out.NameLen)
+	binary.NativeEndian.PutUint32(b[4:], out.ControlLen)
+	binary.NativeEndian.PutUint32(b[8:], out.PayloadLen)
+	binary.NativeEndian.PutUint32(b[12:], out.Flags)
 }

@@ -3,7 +3,6 @@
 package epoll
 
 import (
-	"encoding/binary"
 	"errors"
 	"syscall"
 
@@ -361,9 +360,6 @@ func (e *Engine) connect(o *op, events uint32) step {
 	return stepEnded
 }
 
-// recvmsgOutBytes is the size of struct io_uring_recvmsg_out.
-const recvmsgOutBytes = 16
-
 func (e *Engine) recvmsg(o *op) step {
 	m := sys.MessageAt(o.addr)
 	if o.marks&selected == 0 {
@@ -373,6 +369,9 @@ func (e *Engine) recvmsg(o *op) step {
 		}
 		e.finish(o, int32(n), 0)
 		return stepEnded
+	}
+	if o.ioprio&sys.IORING_RECV_MULTISHOT == 0 {
+		return e.recvmsgSelect(o, m)
 	}
 	if err := e.needMessage(); err != nil {
 		return e.failed(o, unix.ENOMEM)
@@ -388,14 +387,14 @@ func (e *Engine) recvmsg(o *op) step {
 			return e.failed(o, unix.ENOBUFS)
 		}
 		name, control := m.NameLen(), m.ControlLen()
-		head := recvmsgOutBytes + name + control
+		head := sys.RecvmsgOutBytes + name + control
 		if head > len(mem) {
 			return e.failed(o, unix.EFAULT)
 		}
 		in := &e.message[0]
 		in.Reset()
-		in.SetName(mem[recvmsgOutBytes : recvmsgOutBytes+name])
-		in.SetControl(mem[recvmsgOutBytes+name : head])
+		in.SetName(mem[sys.RecvmsgOutBytes : sys.RecvmsgOutBytes+name])
+		in.SetControl(mem[sys.RecvmsgOutBytes+name : head])
 		in.Append(mem[head:])
 		n, errno := in.Recv(int(o.fd), int(o.opFlags))
 		if errno == unix.EINTR {
@@ -405,13 +404,14 @@ func (e *Engine) recvmsg(o *op) step {
 			return e.failed(o, errno)
 		}
 		o.group.Commit()
-		binary.LittleEndian.PutUint32(mem[0:], uint32(in.NameLen()))
-		binary.LittleEndian.PutUint32(mem[4:], uint32(in.ControlLen()))
-		binary.LittleEndian.PutUint32(mem[8:], uint32(n))
-		binary.LittleEndian.PutUint32(mem[12:], uint32(in.Flags()))
+		sys.PutRecvmsgOut(mem, sys.RecvmsgOut{NameLen: uint32(in.NameLen()), ControlLen: uint32(in.ControlLen()),
+			PayloadLen: uint32(n), Flags: uint32(in.Flags())})
 		cqe := sys.IORING_CQE_F_BUFFER | uint32(id)<<sys.IORING_CQE_BUFFER_SHIFT
-		if o.ioprio&sys.IORING_RECV_MULTISHOT == 0 || n == 0 {
-			e.finish(o, int32(head+n), cqe)
+		if n == 0 {
+			// An empty datagram is delivered and ends it, since the kernel takes a
+			// receive of 0 bytes for the end of a stream whatever the socket is
+			// (io_recvmsg_multishot in io_uring/net.c).
+			e.finish(o, int32(head), cqe)
 			return stepEnded
 		}
 		if !e.more(o, int32(head+n), cqe) {
@@ -419,6 +419,32 @@ func (e *Engine) recvmsg(o *op) step {
 		}
 	}
 	return stepAgain
+}
+
+// recvmsgSelect receives once: the payload goes into a buffer of the group, name and
+// control data to where the message has them.
+func (e *Engine) recvmsgSelect(o *op, m *sys.Message) step {
+	if o.group == nil {
+		return e.failed(o, unix.ENOBUFS)
+	}
+	mem, id, ok := o.group.Peek()
+	if !ok {
+		return e.failed(o, unix.ENOBUFS)
+	}
+	n, errno := m.RecvInto(int(o.fd), int(o.opFlags), mem)
+	if errno == unix.EINTR {
+		return stepAgain
+	}
+	if errno != 0 {
+		return e.failed(o, errno)
+	}
+	if n == 0 {
+		e.finish(o, 0, 0) // the buffer stays (io_recvmsg in io_uring/net.c)
+		return stepEnded
+	}
+	o.group.Commit()
+	e.finish(o, int32(min(n, len(mem))), sys.IORING_CQE_F_BUFFER|uint32(id)<<sys.IORING_CQE_BUFFER_SHIFT)
+	return stepEnded
 }
 
 // needMessage maps the message that multishot recvmsg receives through.

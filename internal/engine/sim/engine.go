@@ -71,6 +71,11 @@ type Engine struct {
 	gone      []uint64 // user data of connections that have been closed
 	lastPort  uint16
 
+	udpPeers         []*UDPPeer
+	udpRecv, udpSend int
+	ledgers          map[uint16]*Ledger // by port
+	packetGroups     map[uint64]uint16  // by user data: what a receive of datagrams was armed on
+
 	violations []string
 	counts     Counts
 	closed     bool
@@ -93,6 +98,8 @@ type Counts struct {
 	ColdReads, DiskErrors                 int
 	Resets                                int
 	Connects, ConnectErrors               int
+	PacketsLost, PacketsJoined            int
+	Unreachable, SegmentErrors            int // ICMP messages; segments that were refused
 }
 
 // Add sums two worlds.
@@ -119,6 +126,10 @@ func (c *Counts) Add(o Counts) {
 	c.Resets += o.Resets
 	c.Connects += o.Connects
 	c.ConnectErrors += o.ConnectErrors
+	c.PacketsLost += o.PacketsLost
+	c.PacketsJoined += o.PacketsJoined
+	c.Unreachable += o.Unreachable
+	c.SegmentErrors += o.SegmentErrors
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -129,7 +140,8 @@ func New(o Options) *Engine {
 		o.MaxSteps = 600_000
 	}
 	e := &Engine{o: o, faults: o.Faults, rng: rand.New(rand.NewPCG(o.Seed, 0x5eed_0f_a_3319)),
-		host: sys.NewHost(uint32(o.EntryCount), uint32(o.CompletionCount)), lastPort: 40000}
+		host: sys.NewHost(uint32(o.EntryCount), uint32(o.CompletionCount)), lastPort: 40000,
+		udpRecv: 200_000, udpSend: 200_000, ledgers: map[uint16]*Ledger{}, packetGroups: map[uint64]uint16{}}
 	return e
 }
 

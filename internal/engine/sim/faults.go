@@ -41,6 +41,7 @@ type Faults struct {
 	TableNoMemory int // the table of direct descriptors cannot be changed
 	Copied        int // a zero-copy send copies after all
 	LateNotice    int // its notification comes much later
+	Segments      int // a datagram with segments is refused
 	NoPinning     int // memory cannot be registered
 	Cold          int // a file's part is not in the page cache
 	DiskErrors    int // a read of a file fails
@@ -51,7 +52,7 @@ type Faults struct {
 var worst = Faults{ShortRecv: 300, ShortSend: 300, NoBuffers: 200, LastWithData: 300, EmptyBuffer: 300, RecvEINTR: 100,
 	SendEINTR: 200, SendNoMemory: 200, SendFull: 200, LateSend: 500, AcceptErrors: 500, CancelTooLate: 500, CancelGone: 1000, SlowCancel: 500,
 	PollNoMemory: 200, Spurious: 200, Stale: 30, Reorder: 500, LeaveWork: 300, Delay: 300, Eager: 900, EnterEINTR: 150, EnterEBUSY: 150, EnterEAGAIN: 150,
-	WaitEINTR: 300, ShortSubmit: 500, TableNoMemory: 500, Copied: 500, LateNotice: 500, NoPinning: 500, Cold: 900, DiskErrors: 30, ShortRead: 300}
+	WaitEINTR: 300, ShortSubmit: 500, TableNoMemory: 500, Copied: 500, LateNotice: 500, Segments: 300, NoPinning: 500, Cold: 900, DiskErrors: 30, ShortRead: 300}
 
 // DrawFaults draws a kernel: some have no faults at all, most have some of them,
 // seldom or often. Worlds that have everything at once find less than worlds that

@@ -43,7 +43,7 @@ var names = map[uint8]string{
 	sys.IORING_OP_NOP: "nop", sys.IORING_OP_POLL_ADD: "poll", sys.IORING_OP_SENDMSG: "sendmsg", sys.IORING_OP_TIMEOUT: "timeout",
 	sys.IORING_OP_ACCEPT: "accept", sys.IORING_OP_ASYNC_CANCEL: "cancel", sys.IORING_OP_CLOSE: "close", sys.IORING_OP_SEND: "send",
 	sys.IORING_OP_RECV: "recv", sys.IORING_OP_SHUTDOWN: "shutdown", sys.IORING_OP_SEND_ZC: "send_zc",
-	sys.IORING_OP_CONNECT: "connect", sys.IORING_OP_SENDMSG_ZC: "sendmsg_zc", sys.IORING_OP_READ: "read", sys.IORING_OP_MSG_RING: "message",
+	sys.IORING_OP_CONNECT: "connect", sys.IORING_OP_RECVMSG: "recvmsg", sys.IORING_OP_SENDMSG_ZC: "sendmsg_zc", sys.IORING_OP_READ: "read", sys.IORING_OP_MSG_RING: "message",
 }
 
 // String names the operation in traces.
@@ -114,6 +114,8 @@ func (e *Engine) issue(entry *sys.Entry) {
 		e.issueRecv(o)
 	case o.code == sys.IORING_OP_CONNECT:
 		e.issueConnect(o)
+	case o.code == sys.IORING_OP_RECVMSG:
+		e.issueRecvmsg(o)
 	case o.code == sys.IORING_OP_POLL_ADD:
 		e.issuePoll(o)
 	case o.code == sys.IORING_OP_SHUTDOWN:
@@ -300,6 +302,8 @@ func (e *Engine) run(o *op) {
 		e.recv(o)
 	case o.code == sys.IORING_OP_CONNECT:
 		e.connect(o)
+	case o.code == sys.IORING_OP_RECVMSG:
+		e.recvmsg(o)
 	case o.code == sys.IORING_OP_POLL_ADD:
 		e.poll(o)
 	case o.isSend():
@@ -327,7 +331,12 @@ func (e *Engine) staleCompletion() {
 	if e.rng.IntN(2) == 0 {
 		flags = sys.IORING_CQE_F_MORE
 	}
-	if g := e.anyGroup(); g != nil && res > 0 && o.userData>>56 == staleRecv && e.rng.IntN(2) == 0 {
+	g := e.anyGroup()
+	id, packets := e.packetGroups[o.userData]
+	if packets {
+		g = e.group(id)
+	}
+	if g != nil && res > 0 && (packets || o.userData>>56 == staleRecv) && e.rng.IntN(2) == 0 {
 		if mem, bid, ok := e.pick(g); ok {
 			g.commit(bid)
 			res = min(res, int32(len(mem)))

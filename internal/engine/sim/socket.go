@@ -21,6 +21,7 @@ type socket struct {
 	server bool   // the end that the ring works on
 	addr   netip.AddrPort
 	link   *Link
+	udp    *udp // of a UDP socket
 
 	fd    int       // -1: none
 	refs  int       // descriptor, places of the table, operations
@@ -93,6 +94,9 @@ func (e *Engine) writeable(s *socket) bool {
 
 // mask is what poll(2) would answer (tcp_poll).
 func (e *Engine) mask(s *socket) uint32 {
+	if s.udp != nil {
+		return e.maskUDP(s)
+	}
 	if s.other == nil {
 		if len(s.queue) > 0 {
 			return unix.POLLIN
@@ -249,6 +253,9 @@ func (e *Engine) unref(s *socket) {
 	s.released = true
 	if s.server && len(s.used) > 0 && len(e.gone) < 64 {
 		e.gone = append(e.gone, s.used...)
+	}
+	if s.udp != nil {
+		return
 	}
 	if s.other == nil {
 		for _, c := range s.queue {
