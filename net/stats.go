@@ -63,6 +63,12 @@ type Stats struct {
 	PacketWaits      uint64 // times the kernel took no more
 	PacketErrors     uint64 // that were told to SocketErrorHandler, or would have been
 	Segmented        uint64 // datagrams handed over as several segments
+	Posts            uint64 // letters of other goroutines that were worked off
+	PostsDropped     uint64 // of these or their receivers: the connection had gone
+	Refused          uint64 // of these or their receivers: too much output waited for the peer
+	Wakeups          uint64 // times a poster had to wake a loop
+	Offloads         uint64
+	OffloadsDropped  uint64 // results that came when the connection had gone
 
 	InFlight    int // operations whose last completion is outstanding, now
 	LeasesOut   int // receive buffers that are leased, now
@@ -149,6 +155,8 @@ func (s *Stats) add(o *Stats) {
 		{&s.Sockets, o.Sockets}, {&s.SocketsOpened, o.SocketsOpened}, {&s.SocketsClosed, o.SocketsClosed},
 		{&s.PacketsReceived, o.PacketsReceived}, {&s.PacketsTruncated, o.PacketsTruncated}, {&s.PacketsSent, o.PacketsSent},
 		{&s.PacketSends, o.PacketSends}, {&s.PacketWaits, o.PacketWaits}, {&s.PacketErrors, o.PacketErrors}, {&s.Segmented, o.Segmented},
+		{&s.Posts, o.Posts}, {&s.PostsDropped, o.PostsDropped}, {&s.Refused, o.Refused}, {&s.Wakeups, o.Wakeups},
+		{&s.Offloads, o.Offloads}, {&s.OffloadsDropped, o.OffloadsDropped},
 		{&s.SpinsFound, o.SpinsFound}, {&s.SpinsMissed, o.SpinsMissed},
 		{&s.TimersFired, o.TimersFired}, {&s.Timeouts, o.Timeouts}, {&s.Turns, o.Turns}, {&s.Stalls, o.Stalls},
 	} {
@@ -183,6 +191,7 @@ func (l *loop) snapshot() Stats {
 	s.Posted = l.mail.length()
 	s.Prepared = l.r.Pending()
 	s.Ready = l.r.Ready() + l.count - l.next
+	s.Wakeups = l.mail.woken.Load()
 	// What was released, as opposed to put, is home when it is reclaimed.
 	l.group.Reclaim()
 	s.LeasesOut = l.group.Leased() + l.udp.leased()
