@@ -39,6 +39,7 @@ type loop struct {
 
 	// What the kernel can do, looked up once.
 	recvMultishot, acceptMultishot, pollMultishot bool
+	resetsUntold                                  bool // see askForReset
 
 	directs   uint32   // places for direct descriptors; 0: none
 	place     [1]int32 // what goes into one
@@ -129,6 +130,7 @@ func newLoop(index int, o *Options, h *handlers) (*loop, error) {
 		return nil, err
 	}
 	l.recvMultishot = l.r.Have(ring.RecvMultishot)
+	l.resetsUntold = l.recvMultishot && !l.r.Have(ring.RecvMultishotReset)
 	l.acceptMultishot = l.r.Have(ring.AcceptMultishot)
 	l.pollMultishot = l.r.Have(ring.PollMultishot)
 	l.share = max(1, o.RecvBufs/8)

@@ -51,7 +51,8 @@ type simOutcome struct {
 }
 
 // simFeatures are those that a world may or may not have.
-var simFeatures = []ring.Features{ring.AcceptMultishot, ring.RecvMultishot, ring.PollMultishot, ring.DirectDescriptors}
+var simFeatures = []ring.Features{ring.AcceptMultishot, ring.RecvMultishot, ring.PollMultishot, ring.DirectDescriptors,
+	ring.RecvMultishotReset}
 
 // drawOptions draws how the server is set up.
 func drawOptions(r *rand.Rand) (Options, ring.Features) {
@@ -106,7 +107,8 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 		return out
 	}
 	w.o = &o
-	kernel := sim.Options{Seed: seed, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Faults: sim.DrawFaults(w.r), Trace: trace}
+	kernel := sim.Options{Seed: seed, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Faults: sim.DrawFaults(w.r), Trace: trace,
+		ForgetsResets: have&ring.RecvMultishotReset == 0}
 	if size == simCrowd {
 		kernel.MaxSteps = 3_000_000
 	}

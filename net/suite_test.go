@@ -59,7 +59,8 @@ var variants = []variant{
 	{name: "no poll multishot", Options: Options{Loops: 1, Mask: ring.PollMultishot, poison: true}},
 	{name: "no entry array off", Options: Options{Loops: 1, Mask: ring.NoEntryArray, poison: true}},
 	{name: "no defer taskrun", Options: Options{Loops: 1, Mask: ring.DeferTaskrun, poison: true}},
-	{name: "no sync message", Options: Options{Loops: 1, Mask: ring.SyncMessage, poison: true}},
+	// Two that have nothing to do with each other.
+	{name: "no sync message", Options: Options{Loops: 1, Mask: ring.SyncMessage | ring.RecvMultishotReset, poison: true}},
 	{name: "no registered ring", Options: Options{Loops: 1, Mask: ring.RegisteredRing, poison: true}},
 	{name: "no features", Options: Options{Loops: 1, Mask: maskAll, poison: true}},
 	{name: "no bulk", Options: Options{Loops: 1, NoBulk: true, poison: true}},

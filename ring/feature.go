@@ -42,6 +42,11 @@ const (
 	SingleIssuer
 	// NoEntryArray spares submissions a cache line (NO_SQARRAY). Since Linux 6.6.
 	NoEntryArray
+	// RecvMultishotReset is that a multishot receive tells of every reset. Some
+	// kernels forget one that came together with the last bytes in front of it
+	// (see reset.go), and then nothing ever tells of it. Package net asks the
+	// socket there whenever a receive has emptied it.
+	RecvMultishotReset
 
 	endOfFeatures
 )
@@ -51,7 +56,7 @@ const AllFeatures = endOfFeatures - 1
 
 var featureNames = [...]string{"buffer-rings", "accept-multishot", "recv-multishot", "poll-multishot", "send-zc",
 	"sendmsg-zc", "usage-report", "direct-descriptors", "message-ring", "sync-message", "registered-ring", "defer-taskrun",
-	"single-issuer", "no-entry-array"}
+	"single-issuer", "no-entry-array", "recv-multishot-reset"}
 
 // String lists the names of the set's features, separated by spaces.
 func (f Features) String() string {

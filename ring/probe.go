@@ -72,6 +72,7 @@ var probes = [...]struct {
 	{try: func() error { return probeSetup(sys.IORING_SETUP_DEFER_TASKRUN | sys.IORING_SETUP_SINGLE_ISSUER) }},
 	{try: func() error { return probeSetup(sys.IORING_SETUP_SINGLE_ISSUER) }},
 	{try: func() error { return probeSetup(sys.IORING_SETUP_NO_SQARRAY) }},
+	{try: probeRecvMultishotReset},
 }
 
 // probeRing is a small ring without flags, so that any thread may use it.

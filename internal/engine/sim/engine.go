@@ -26,6 +26,10 @@ type Options struct {
 	// EMFILE; 0: no limit.
 	Descriptors int
 
+	// ForgetsResets makes a multishot receive forget a reset that it finds behind
+	// bytes, and never tell of it.
+	ForgetsResets bool
+
 	// MaxSteps bounds the calls into the engine and the events of its network;
 	// a world that needs more makes no progress. Default 600,000.
 	MaxSteps int
@@ -87,7 +91,7 @@ type Counts struct {
 	CancelsTooLate, LateSends, Spurious   int
 	PollErrors                            int
 	ColdReads, DiskErrors                 int
-	Resets                                int
+	Resets, ResetsForgotten               int
 }
 
 // Add sums two worlds.
@@ -112,6 +116,7 @@ func (c *Counts) Add(o Counts) {
 	c.ColdReads += o.ColdReads
 	c.DiskErrors += o.DiskErrors
 	c.Resets += o.Resets
+	c.ResetsForgotten += o.ResetsForgotten
 }
 
 var _ engine.Engine = (*Engine)(nil)
