@@ -230,7 +230,7 @@ func (l *loop) start() error {
 	}
 	// As many places as the process may have descriptors, at most; so this can
 	// fail, and we do without.
-	if l.r.Have(ring.DirectDescriptors) && l.r.RegisterFiles(directCount) == nil {
+	if l.r.Have(ring.DirectDescriptors|ring.DirectRelease) && l.r.RegisterFiles(directCount) == nil {
 		l.directs = directCount
 	}
 	var err error

@@ -78,7 +78,7 @@ func drawOptions(r *rand.Rand) (Options, ring.Features) {
 	o.Spin = time.Duration(some(-1, -1, 0, 10)) * time.Microsecond
 	o.Delay = r.IntN(2) == 0
 	o.ZeroCopyFrom = some(1, 100, 5000, 0, -1)
-	have := ring.BufferRings | ring.SyncMessage | ring.SendZC | ring.SendmsgZC | ring.UsageReport
+	have := ring.BufferRings | ring.SyncMessage | ring.SendZC | ring.SendmsgZC | ring.UsageReport | ring.DirectRelease
 	all := r.IntN(2) == 0
 	for _, f := range simFeatures {
 		if all || r.IntN(2) == 0 {

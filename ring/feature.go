@@ -47,6 +47,10 @@ const (
 	// (see reset.go), and then nothing ever tells of it. Package net asks the
 	// socket there whenever a receive has emptied it.
 	RecvMultishotReset
+	// DirectRelease is that a file which is taken out of the ring's table is let go
+	// at once. Linux 6.1 holds on to it for a second, and with it to a socket that
+	// is closed: its peer hears of that so much later.
+	DirectRelease
 
 	endOfFeatures
 )
@@ -56,7 +60,8 @@ const AllFeatures = endOfFeatures - 1
 
 var featureNames = [...]string{"buffer-rings", "accept-multishot", "recv-multishot", "poll-multishot", "send-zc",
 	"sendmsg-zc", "usage-report", "direct-descriptors", "message-ring", "sync-message", "registered-ring", "defer-taskrun",
-	"single-issuer", "no-entry-array", "recv-multishot-reset"}
+	"single-issuer", "no-entry-array", "recv-multishot-reset",
+	"direct-release"}
 
 // String lists the names of the set's features, separated by spaces.
 func (f Features) String() string {
