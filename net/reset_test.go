@@ -123,7 +123,7 @@ func TestPeerResetsWhileASendIsInFlight(t *testing.T) {
 				}
 			}
 		}})
-		for range 3 {
+		for range few(3) {
 			c := srv.dial()
 			peer := c.LocalAddr().(interface{ AddrPort() netip.AddrPort }).AddrPort()
 			// The first bytes have come, so a send has been tried.
