@@ -112,6 +112,9 @@ func (l *loop) end(c *Conn) {
 				l.cancel(c, kindRecv)
 			}
 		}
+		if c.state&recvArmed != 0 && l.resetsUntold {
+			l.cancel(c, kindRecv) // it may forget this as well, behind bytes
+		}
 		if c.state&pollArmed != 0 {
 			l.cancel(c, kindPoll) // a multishot poll outlives a hang-up
 		}

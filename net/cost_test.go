@@ -113,9 +113,7 @@ func TestNoAllocationPerRequest(t *testing.T) {
 		{name: "few buffers", conns: 16, size: 1000, count: 300, Options: Options{RecvBufs: 8, RecvBufBytes: 256, NoBulk: true}},
 	}
 	for _, cs := range cases {
-		if cs.size > 4096 { // of the others a few would not outweigh the runtime's own
-			cs.count = few(cs.count)
-		}
+		cs.count = few(cs.count)
 		for _, h := range []struct {
 			name string
 			bare

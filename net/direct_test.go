@@ -6,8 +6,6 @@ import (
 	"errors"
 	"io"
 	"testing"
-
-	"example.com/ringnet/ring"
 )
 
 // A busy connection's socket is in the ring's table, which keeps it open: its
@@ -23,7 +21,7 @@ func TestBusyConnectionsGoThroughDirectDescriptors(t *testing.T) {
 				wantEcho(t, c, payload(round<<32|i, 50))
 			}
 			wantEcho(t, idle, payload(round, 50))
-			if srv.Engine().Features&ring.DirectDescriptors != 0 {
+			if srv.loops[0].directs > 0 {
 				want++
 			}
 			if got := srv.Stats().ToDirect; got != want {
@@ -62,7 +60,7 @@ func TestBusyConnectionWhosePeerEndsFirst(t *testing.T) {
 			wantRest(t, c, nil)
 			srv.wantCause(io.EOF)
 		}
-		if st := srv.Stats(); st.ToDirect == 0 && srv.Engine().Features&ring.DirectDescriptors != 0 {
+		if st := srv.Stats(); st.ToDirect == 0 && srv.loops[0].directs > 0 {
 			t.Error("no connection went to direct descriptors")
 		}
 	})

@@ -40,6 +40,7 @@ type loop struct {
 
 	// What the kernel can do, looked up once.
 	recvMultishot, unixMultishot, acceptMultishot, pollMultishot bool
+	resetsUntold                                                 bool // see askForReset
 
 	offloaded int      // results of offloaded work that are to come
 	directs   uint32   // places for direct descriptors; 0: none
@@ -145,6 +146,7 @@ func newLoop(index int, o *Options, h *handlers) (*loop, error) {
 	}
 	l.recvMultishot = l.r.Have(ring.RecvMultishot)
 	l.unixMultishot = l.r.Have(ring.UnixRecvMultishot)
+	l.resetsUntold = l.recvMultishot && !l.r.Have(ring.RecvMultishotReset)
 	l.acceptMultishot = l.r.Have(ring.AcceptMultishot)
 	l.pollMultishot = l.r.Have(ring.PollMultishot)
 	l.share = max(1, o.RecvBufs/8)
@@ -261,7 +263,7 @@ func (l *loop) start() error {
 	}
 	// As many places as the process may have descriptors, at most; so this can
 	// fail, and we do without.
-	if l.r.Have(ring.DirectDescriptors) && l.r.RegisterFiles(directCount) == nil {
+	if l.r.Have(ring.DirectDescriptors|ring.DirectRelease) && l.r.RegisterFiles(directCount) == nil {
 		l.directs = directCount
 	}
 	var err error

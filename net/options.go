@@ -58,6 +58,12 @@ type Options struct {
 	// yet, in bytes: above HighWater nothing more is read from it, down at
 	// LowWater reading goes on and OnWritable is called. Defaults 256 KiB and 64
 	// KiB, or a quarter of a smaller HighWater.
+	//
+	// What the kernel had received by then still goes to the handler, and what it
+	// writes in answer comes on top: some dozens of receive buffers, or 512 KiB from
+	// a connection that sends in bulk. Before Linux 6.8 a receive goes on for as
+	// long as there are bytes and buffers: it can be all of RecvBufs, which is what
+	// bounds it there.
 	HighWater, LowWater int
 
 	// MaxBuffered is the most output that may wait on one connection, in bytes;

@@ -68,7 +68,7 @@ func TestShutdownOfAServerThatNobodyUsed(t *testing.T) {
 
 func TestShutdownLetsQueuedOutputGoOut(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
-		answer := payload(1, 8<<20)
+		answer := payload(1, few(8<<20))
 		srv := serve(t, v.Options, script{data: func(c *Conn, b []byte) int {
 			if _, err := c.Write(answer); err != nil {
 				t.Errorf("write: %v", err)
@@ -258,7 +258,7 @@ func TestShutdownWhileClientsComeAndGo(t *testing.T) {
 		for _, how := range []string{"Shutdown", "Close"} {
 			t.Run(how, func(t *testing.T) {
 				srv := serve(t, v.Options, echoLease(t))
-				enough := make(chan struct{})
+				some, enough := int64(few(100)), make(chan struct{})
 				var exchanges atomic.Int64
 				ended := make(chan error, 1)
 				go func() {
@@ -270,12 +270,12 @@ func TestShutdownWhileClientsComeAndGo(t *testing.T) {
 								_ = c.Close()
 							}
 							if err != nil {
-								if exchanges.Load() < 100 {
+								if exchanges.Load() < some {
 									return err
 								}
 								return nil // the server ended
 							}
-							if exchanges.Add(1) == 100 {
+							if exchanges.Add(1) == some {
 								close(enough)
 							}
 						}

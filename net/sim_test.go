@@ -43,8 +43,11 @@ func TestSimulatedWorlds(t *testing.T) {
 	worlds := *simWorlds
 	if worlds == 0 {
 		worlds = 10_000
-		if testing.Short() || simRace {
+		if simRace {
 			worlds = 1500
+		}
+		if testing.Short() {
+			worlds = 100 // the same on every kernel
 		}
 	}
 	begin := time.Now()
@@ -172,8 +175,11 @@ func (r *simRunning) stuck() (uint64, bool) {
 // Else a seed that fails would be of no use.
 func TestSimulatedWorldsAreTheSameEachTime(t *testing.T) {
 	worlds := uint64(200)
-	if testing.Short() || simRace {
+	if simRace {
 		worlds = 40
+	}
+	if testing.Short() {
+		worlds = 5
 	}
 	for seed := uint64(1); seed <= worlds; seed++ {
 		var first, second bytes.Buffer

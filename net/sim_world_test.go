@@ -54,7 +54,8 @@ type simOutcome struct {
 }
 
 // simFeatures are those that a world may or may not have.
-var simFeatures = []ring.Features{ring.AcceptMultishot, ring.RecvMultishot, ring.PollMultishot, ring.DirectDescriptors}
+var simFeatures = []ring.Features{ring.AcceptMultishot, ring.RecvMultishot, ring.PollMultishot, ring.DirectDescriptors,
+	ring.RecvMultishotReset}
 
 // drawOptions draws how the server is set up.
 func drawOptions(r *rand.Rand) (Options, ring.Features) {
@@ -80,7 +81,7 @@ func drawOptions(r *rand.Rand) (Options, ring.Features) {
 	o.Spin = time.Duration(some(-1, -1, 0, 10)) * time.Microsecond
 	o.Delay = r.IntN(2) == 0
 	o.ZeroCopyFrom = some(1, 100, 5000, 0, -1)
-	have := ring.BufferRings | ring.SyncMessage | ring.SendZC | ring.SendmsgZC | ring.UsageReport
+	have := ring.BufferRings | ring.SyncMessage | ring.SendZC | ring.SendmsgZC | ring.UsageReport | ring.DirectRelease
 	all := r.IntN(2) == 0
 	for _, f := range simFeatures {
 		if all || r.IntN(2) == 0 {
@@ -110,7 +111,8 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 		return out
 	}
 	w.o = &o
-	kernel := sim.Options{Seed: seed, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Faults: sim.DrawFaults(w.r), Trace: trace}
+	kernel := sim.Options{Seed: seed, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Faults: sim.DrawFaults(w.r), Trace: trace,
+		ForgetsResets: have&ring.RecvMultishotReset == 0}
 	if size == simCrowd {
 		kernel.MaxSteps = 3_000_000
 	}

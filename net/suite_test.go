@@ -43,33 +43,38 @@ type variant struct {
 	// slow says that every byte costs this variant much more than others: tests
 	// send it less.
 	slow bool
+
+	// alike says that it asks nothing of the kernel that another variant does not.
+	// Under -short, which is for other kernels, it is left out.
+	alike bool
 }
 
 // variants are all of them. Options.poison is on in all but one, so that bytes
 // used after their release show as garbage.
 var variants = []variant{
 	{name: "default", Options: Options{Loops: 1}},
-	{name: "poisoned", Options: Options{Loops: 1, poison: true}},
+	{name: "poisoned", Options: Options{Loops: 1, poison: true}, alike: true},
 	{name: "epoll", Options: Options{Loops: 1, Engine: ring.Epoll, poison: true}},
-	{name: "epoll no features", Options: Options{Loops: 1, Engine: ring.Epoll, Mask: maskAll, poison: true}},
-	{name: "epoll queues of 1 and 2", Options: Options{Loops: 1, Engine: ring.Epoll, EntryCount: 1, CompletionCount: 2, poison: true}},
+	{name: "epoll no features", Options: Options{Loops: 1, Engine: ring.Epoll, Mask: maskAll, poison: true}, alike: true},
+	{name: "epoll queues of 1 and 2", Options: Options{Loops: 1, Engine: ring.Epoll, EntryCount: 1, CompletionCount: 2, poison: true}, alike: true},
 	{name: "loops", Options: Options{Loops: 3, poison: true}},
 	{name: "no recv multishot", Options: Options{Loops: 1, Mask: ring.RecvMultishot, poison: true}},
 	{name: "no accept multishot", Options: Options{Loops: 1, Mask: ring.AcceptMultishot, poison: true}},
 	{name: "no poll multishot", Options: Options{Loops: 1, Mask: ring.PollMultishot, poison: true}},
 	{name: "no entry array off", Options: Options{Loops: 1, Mask: ring.NoEntryArray, poison: true}},
 	{name: "no defer taskrun", Options: Options{Loops: 1, Mask: ring.DeferTaskrun, poison: true}},
-	{name: "no sync message", Options: Options{Loops: 1, Mask: ring.SyncMessage, poison: true}},
+	// Two that have nothing to do with each other.
+	{name: "no sync message", Options: Options{Loops: 1, Mask: ring.SyncMessage | ring.RecvMultishotReset, poison: true}},
 	{name: "no registered ring", Options: Options{Loops: 1, Mask: ring.RegisteredRing, poison: true}},
 	{name: "no features", Options: Options{Loops: 1, Mask: maskAll, poison: true}},
 	{name: "no bulk", Options: Options{Loops: 1, NoBulk: true, poison: true}},
-	{name: "no spin", Options: Options{Loops: 1, Spin: -1, poison: true}},
-	{name: "one large buffer", Options: Options{Loops: 1, BulkBufs: 1, BulkBufBytes: 4096, poison: true}},
+	{name: "no spin", Options: Options{Loops: 1, Spin: -1, poison: true}, alike: true},
+	{name: "one large buffer", Options: Options{Loops: 1, BulkBufs: 1, BulkBufBytes: 4096, poison: true}, alike: true},
 	{name: "low water marks", Options: Options{Loops: 1, HighWater: 5000, LowWater: 100, poison: true}},
 	{name: "small buffers", Options: Options{Loops: 1, RecvBufs: 4, RecvBufBytes: 64, poison: true}},
 	{name: "small buffers no bulk", Options: Options{Loops: 1, RecvBufs: 4, RecvBufBytes: 64, NoBulk: true, poison: true}, slow: true},
 	{name: "queues of 1 and 2", Options: Options{Loops: 1, EntryCount: 1, CompletionCount: 2, poison: true}},
-	{name: "queues of 2 and 4", Options: Options{Loops: 1, EntryCount: 2, CompletionCount: 4, poison: true}},
+	{name: "queues of 2 and 4", Options: Options{Loops: 1, EntryCount: 2, CompletionCount: 4, poison: true}, alike: true},
 	{name: "all small", Options: Options{Loops: 1, EntryCount: 1, CompletionCount: 2, RecvBufs: 4, RecvBufBytes: 64,
 		NoBulk: true, BulkBufs: 1, BulkBufBytes: 4096, Mask: maskAll, poison: true}, slow: true},
 }
@@ -85,6 +90,9 @@ func overVariants(t *testing.T, test func(t *testing.T, v variant), names ...str
 		}
 	}
 	for _, v := range variants {
+		if v.alike && testing.Short() {
+			continue
+		}
 		if len(names) == 0 || slices.Contains(names, v.name) {
 			t.Run(v.name, func(t *testing.T) { test(t, v) })
 		}

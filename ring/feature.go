@@ -46,6 +46,15 @@ const (
 	// that an end of stream that comes with the last bytes is missed (liburing
 	// issue 1549). Linux 6.0 to 6.16 have it right, and 6.18 from 6.18.36 on.
 	UnixRecvMultishot
+	// RecvMultishotReset is that a multishot receive tells of every reset. Some
+	// kernels forget one that came together with the last bytes in front of it
+	// (see reset.go), and then nothing ever tells of it. Package net asks the
+	// socket there whenever a receive has emptied it.
+	RecvMultishotReset
+	// DirectRelease is that a file which is taken out of the ring's table is let go
+	// at once. Linux 6.1 holds on to it for a second, and with it to a socket that
+	// is closed: its peer hears of that so much later.
+	DirectRelease
 
 	endOfFeatures
 )
@@ -55,7 +64,7 @@ const AllFeatures = endOfFeatures - 1
 
 var featureNames = [...]string{"buffer-rings", "accept-multishot", "recv-multishot", "poll-multishot", "send-zc",
 	"sendmsg-zc", "usage-report", "direct-descriptors", "message-ring", "sync-message", "registered-ring", "defer-taskrun",
-	"single-issuer", "no-entry-array", "unix-recv-multishot"}
+	"single-issuer", "no-entry-array", "unix-recv-multishot", "recv-multishot-reset", "direct-release"}
 
 // String lists the names of the set's features, separated by spaces.
 func (f Features) String() string {

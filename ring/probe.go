@@ -73,6 +73,8 @@ var probes = [...]struct {
 	{try: func() error { return probeSetup(sys.IORING_SETUP_SINGLE_ISSUER) }},
 	{try: func() error { return probeSetup(sys.IORING_SETUP_NO_SQARRAY) }},
 	{try: probeUnixRecvMultishot},
+	{try: probeRecvMultishotReset},
+	{try: probeDirectRelease},
 }
 
 // probeRing is a small ring without flags, so that any thread may use it.
@@ -355,6 +357,40 @@ func probeDirectDescriptors() error {
 	}
 	defer p.Close()
 	return p.RegisterFilesSparse(1)
+}
+
+// probeDirectRelease closes a socket that was in the table: its peer must see the end
+// of the stream.
+func probeDirectRelease() error {
+	p, err := newProbeRing()
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := p.RegisterFilesSparse(1); err != nil {
+		return err
+	}
+	pair, err := socketPair()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pair[1])
+	err = p.UpdateFiles(0, []int32{int32(pair[0])})
+	if err == nil {
+		err = p.UpdateFiles(0, []int32{-1})
+	}
+	_ = unix.Close(pair[0])
+	if err != nil {
+		return err
+	}
+	switch n, errno := sys.Recv(pair[1], make([]byte, 1)); {
+	case n == 0 && errno == 0:
+		return nil
+	case errno == unix.EAGAIN:
+		return fmt.Errorf("%w: a closed socket stays open", ErrNotSupported)
+	default:
+		return errno
+	}
 }
 
 func probeMessageRing() error {

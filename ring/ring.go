@@ -194,8 +194,8 @@ func newUring(c Config) (*uring.Engine, error) {
 }
 
 // epollFeatures is what the emulation does; the others are about io_uring itself.
-const epollFeatures = BufferRings | AcceptMultishot | RecvMultishot | PollMultishot | SendZC | SendmsgZC | UsageReport | SyncMessage |
-	UnixRecvMultishot
+const epollFeatures = BufferRings | AcceptMultishot | RecvMultishot | PollMultishot | SendZC | SendmsgZC | UsageReport |
+	SyncMessage | UnixRecvMultishot | RecvMultishotReset
 
 func newEpoll(c Config, reason error) (*Ring, error) {
 	if c.SQPoll > 0 || c.BusyPoll > 0 {

@@ -361,6 +361,14 @@ var bugs = []bug{
 		test: test{pkg: "net", run: "^TestMovesBetweenSmallAndBulkInAPipelinedStream$/^default$"},
 	},
 	{
+		name: "forgotten-reset-not-asked-for",
+		what: "A kernel that forgets a reset is not asked for it.",
+		file: "net/receive.go",
+		old:  "		if l.resetsUntold && !cqe.NonEmpty() {\n			l.askForReset(c)\n		}\n",
+		new:  "",
+		test: worlds(4000),
+	},
+	{
 		name: "late-cancel-forgotten",
 		what: "A cancel that came too late counts for good: what is armed still is never cancelled.",
 		file: "net/close.go",

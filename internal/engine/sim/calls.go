@@ -96,7 +96,7 @@ func isRecv(o *op) bool { return o.code == sys.IORING_OP_RECV }
 
 // Recv implements engine.Sockets.
 func (e *Engine) Recv(fd int, b []byte) (int, syscall.Errno) {
-	s := e.called(fd, "recv(2)", isRecv)
+	s := e.called(fd, "recv(2)", func(o *op) bool { return isRecv(o) && len(b) > 0 })
 	if s == nil {
 		return -1, unix.EBADF
 	}
@@ -114,6 +114,9 @@ func (e *Engine) Recv(fd int, b []byte) (int, syscall.Errno) {
 			return -1, errno
 		}
 		return 0, 0
+	}
+	if len(b) == 0 {
+		return 0, 0 // bytes come before an error
 	}
 	n := min(len(b), len(s.in.ready))
 	short := n > 1 && e.chance(e.faults.ShortRecv)

@@ -27,6 +27,10 @@ type Options struct {
 	// EMFILE; 0: no limit.
 	Descriptors int
 
+	// ForgetsResets makes a multishot receive forget a reset that it finds behind
+	// bytes, and never tell of it.
+	ForgetsResets bool
+
 	// MaxSteps bounds the calls into the engine and the events of its network;
 	// a world that needs more makes no progress. Default 600,000.
 	MaxSteps int
@@ -96,7 +100,7 @@ type Counts struct {
 	CancelsTooLate, LateSends, Spurious   int
 	PollErrors                            int
 	ColdReads, DiskErrors                 int
-	Resets                                int
+	Resets, ResetsForgotten               int
 	Connects, ConnectErrors               int
 	PacketsLost, PacketsJoined            int
 	Unreachable, SegmentErrors            int // ICMP messages; segments that were refused
@@ -130,6 +134,7 @@ func (c *Counts) Add(o Counts) {
 	c.PacketsJoined += o.PacketsJoined
 	c.Unreachable += o.Unreachable
 	c.SegmentErrors += o.SegmentErrors
+	c.ResetsForgotten += o.ResetsForgotten
 }
 
 var _ engine.Engine = (*Engine)(nil)

@@ -356,6 +356,40 @@ func TestAResetIsToldOnce(t *testing.T) {
 	}
 }
 
+func TestAResetBehindBytesCanBeForgotten(t *testing.T) {
+	for _, forgets := range []bool{false, true} {
+		b := newBench(t, sim.Options{ForgetsResets: forgets})
+		p, fd := b.connect()
+		b.give(4, 10)
+		b.submit(recvMultishot(fd))
+		unseen := func() { // time goes by, and the ring does not look
+			for end := b.Clock() + time.Millisecond; b.Clock() < end; {
+				b.Now()
+				b.submit()
+			}
+		}
+		write(t, p, make([]byte, 15))
+		unseen()
+		p.Reset()
+		unseen()
+		if !forgets {
+			b.want("bytes and a reset", []int32{10, 5, -int32(unix.ECONNRESET)}, []uint32{more | buffer | nonEmpty, more | buffer, 0})
+			continue
+		}
+		b.want("bytes and a reset", []int32{10, 5}, []uint32{more | buffer | nonEmpty, more | buffer})
+		b.pass(time.Second)
+		b.want("and later", nil, nil)
+		// A receive without room for bytes goes beside the one that is armed.
+		if _, errno := b.Recv(fd, nil); errno != unix.ECONNRESET {
+			t.Errorf("a receive without room: %v", errno)
+		}
+		if n := b.Counts().ResetsForgotten; n != 1 {
+			t.Errorf("%d resets were forgotten", n)
+		}
+		b.violates(0)
+	}
+}
+
 func TestCloseWithUnreadBytesResetsThePeer(t *testing.T) {
 	b := newBench(t, sim.Options{})
 	p, fd := b.connect()

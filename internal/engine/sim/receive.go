@@ -72,6 +72,11 @@ func (e *Engine) recv(o *op) {
 			mem = sys.Bytes(o.entry.Addr, int(o.entry.Len))
 		}
 		if len(s.in.ready) == 0 {
+			if s.err != 0 && round > 0 && e.o.ForgetsResets {
+				e.counts.ResetsForgotten++
+				e.Note("%s forgets a reset", o)
+				return // nothing will wake it
+			}
 			errno, ok := s.receiveError()
 			if !ok {
 				return // wait
