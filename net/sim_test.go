@@ -86,7 +86,7 @@ func (s *simSum) check(t *testing.T) {
 	}
 	server := reflect.ValueOf(s.stats)
 	for _, name := range []string{"NoBuffers", "Starved", "ToBulk", "ToSmall", "ToDirect", "DirectReceives", "DirectSends", "ShortSends",
-		"HighWater", "HeapBuffers", "Flushes", "AcceptErrors", "Panics", "Stale", "TimersFired", "Timeouts", "SpinsFound", "SpinsMissed", "ZeroCopySends", "ZeroCopyCopied", "ZeroCopyRefused", "FileErrors", "FileBytesMapped", "ColdReads"} {
+		"HighWater", "HeapBuffers", "Flushes", "AcceptErrors", "Dialled", "DialErrors", "Panics", "Stale", "TimersFired", "Timeouts", "SpinsFound", "SpinsMissed", "ZeroCopySends", "ZeroCopyCopied", "ZeroCopyRefused", "FileErrors", "FileBytesMapped", "ColdReads"} {
 		if server.FieldByName(name).IsZero() {
 			t.Errorf("no world had any %s", name)
 		}
