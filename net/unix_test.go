@@ -298,7 +298,7 @@ func TestPeerCredentials(t *testing.T) {
 		if cr := await(t, got, "OnClose"); cr != any(want) {
 			t.Errorf("in OnClose credentials are %v, want %v", cr, want)
 		}
-		dialTo(t, srv.Addrs()[1].AddrPort())
+		dialTo(t, srv.Addrs()[1])
 		if err, _ := await(t, got, "OnOpen").(error); !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("on TCP: %v", err)
 		}
