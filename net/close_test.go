@@ -306,19 +306,19 @@ func TestMethodsAfterClose(t *testing.T) {
 var callbacks = []struct {
 	name string
 	of   func(act func(*Conn)) script
-	peer func(t testing.TB, c *stdnet.TCPConn)
+	peer func(t testing.TB, c peerConn)
 }{
 	{
 		name: "OnOpen",
 		of:   func(act func(*Conn)) script { return script{open: act} },
-		peer: func(testing.TB, *stdnet.TCPConn) {},
+		peer: func(testing.TB, peerConn) {},
 	},
 	{
 		name: "OnData",
 		of: func(act func(*Conn)) script {
 			return script{data: func(c *Conn, b []byte) int { act(c); return len(b) }}
 		},
-		peer: func(t testing.TB, c *stdnet.TCPConn) { _, _ = c.Write([]byte("hello")) },
+		peer: func(t testing.TB, c peerConn) { _, _ = c.Write([]byte("hello")) },
 	},
 	{
 		name: "OnData with leftovers",
@@ -330,12 +330,12 @@ var callbacks = []struct {
 				return 0
 			}}
 		},
-		peer: func(t testing.TB, c *stdnet.TCPConn) { _, _ = c.Write([]byte("hello, world")) },
+		peer: func(t testing.TB, c peerConn) { _, _ = c.Write([]byte("hello, world")) },
 	},
 	{
 		name: "OnEOF",
 		of:   func(act func(*Conn)) script { return script{eof: act} },
-		peer: func(t testing.TB, c *stdnet.TCPConn) { _ = c.CloseWrite() },
+		peer: func(t testing.TB, c peerConn) { _ = c.CloseWrite() },
 	},
 	{
 		name: "OnWritable",
@@ -351,7 +351,7 @@ var callbacks = []struct {
 				writable: act,
 			}
 		},
-		peer: func(testing.TB, *stdnet.TCPConn) {}, // it reads
+		peer: func(testing.TB, peerConn) {}, // it reads
 	},
 }
 
@@ -493,11 +493,11 @@ func TestPanicInOnCloseLeaksNothing(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
 		ends := []struct {
 			name string
-			end  func(c *stdnet.TCPConn)
+			end  func(c peerConn)
 		}{
-			{name: "peer ends", end: func(c *stdnet.TCPConn) { _ = c.Close() }},
-			{name: "peer resets", end: func(c *stdnet.TCPConn) { _ = c.SetLinger(0); _ = c.Close() }},
-			{name: "we end", end: func(c *stdnet.TCPConn) { _, _ = c.Write([]byte("x")) }},
+			{name: "peer ends", end: func(c peerConn) { _ = c.Close() }},
+			{name: "peer resets", end: func(c peerConn) { _ = c.SetLinger(0); _ = c.Close() }},
+			{name: "we end", end: func(c peerConn) { _, _ = c.Write([]byte("x")) }},
 		}
 		for _, e := range ends {
 			t.Run(e.name, func(t *testing.T) {
@@ -612,7 +612,7 @@ func TestPanicOfOneBulkConnectionDoesNotForgetAnother(t *testing.T) {
 			return len(b)
 		},
 	})
-	var clients [2]*stdnet.TCPConn
+	var clients [2]peerConn
 	for i := range clients {
 		clients[i] = srv.dial()
 		_ = clients[i].SetWriteBuffer(backlog)

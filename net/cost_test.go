@@ -69,7 +69,7 @@ func pingPong(t *testing.T, conns []int, size, count int, begin, end func()) {
 // dialRaw connects n blocking sockets, which cost the Go heap nothing.
 func dialRaw(t *testing.T, srv *server, n int) []int {
 	t.Helper()
-	sa := &unix.SockaddrInet4{Port: int(srv.addr().Port()), Addr: [4]byte{127, 0, 0, 1}}
+	sa := &unix.SockaddrInet4{Port: int(srv.addr().AddrPort().Port()), Addr: [4]byte{127, 0, 0, 1}}
 	fds := make([]int, n)
 	t.Cleanup(func() {
 		for _, fd := range fds {

@@ -526,7 +526,7 @@ func TestDialTriesAddressesInTurn(t *testing.T) {
 			return nil, bad
 		}
 		c := newClient(t, o)
-		port := srv.addr().Port()
+		port := srv.addr().AddrPort().Port()
 		if err := c.DialContext(t.Context(), fmt.Sprintf("some:%d", port), c.dialer(script{})); err != nil {
 			t.Error(err)
 		}
@@ -567,7 +567,7 @@ func TestDialANameByStdsResolver(t *testing.T) {
 		srv := serve(t, Options{Loops: 1, poison: true}, echoWrite(t))
 		c := newClient(t, o)
 		for _, host := range []string{"localhost", ""} {
-			if err := c.DialContext(t.Context(), fmt.Sprintf("%s:%d", host, srv.addr().Port()), c.dialer(script{})); err != nil {
+			if err := c.DialContext(t.Context(), fmt.Sprintf("%s:%d", host, srv.addr().AddrPort().Port()), c.dialer(script{})); err != nil {
 				t.Error(err)
 			}
 			if err := c.outcome(); err != nil {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	stdnet "net"
 	"os"
 	"runtime"
 	"slices"
@@ -25,7 +24,7 @@ import (
 // stall writes to an echo without reading from it until nothing more is taken, and
 // returns how much of p was. It is the only peer of the server that does anything
 // meanwhile.
-func stall(t testing.TB, srv *server, c *stdnet.TCPConn, p []byte) int {
+func stall(t testing.TB, srv *server, c peerConn, p []byte) int {
 	t.Helper()
 	n, err := fill(c, p, func() uint64 { return srv.Stats().BytesReceived })
 	if err != nil {
@@ -40,7 +39,7 @@ func stall(t testing.TB, srv *server, c *stdnet.TCPConn, p []byte) int {
 // fill writes p until the other side takes nothing more, which shows when neither
 // a write nor received grows from one look to the next, and returns how much of it
 // was taken.
-func fill(c *stdnet.TCPConn, p []byte, received func() uint64) (int, error) {
+func fill(c peerConn, p []byte, received func() uint64) (int, error) {
 	n := 0
 	last := uint64(0)
 	for n < len(p) {
@@ -212,7 +211,7 @@ func TestManyStalledReadersAtOnce(t *testing.T) {
 				}
 				srv := serve(t, cs.Options, s)
 				stream := payload(1, 8<<20)
-				clients := make([]*stdnet.TCPConn, cs.stalled)
+				clients := make([]peerConn, cs.stalled)
 				sent := make([]int, cs.stalled)
 				err := crowd(cs.stalled, func(i int) (err error) {
 					if clients[i], err = connect(srv.addr()); err != nil {
@@ -278,7 +277,7 @@ func TestScarceBufferIsNotKeptBySendThatWaits(t *testing.T) {
 			return 0
 		}})
 		var held []message
-		var first *stdnet.TCPConn
+		var first peerConn
 		for i := range bufs - 1 {
 			c := srv.dial()
 			if i == 0 {

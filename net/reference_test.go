@@ -176,7 +176,7 @@ func TestPeersSeeWhatTheySeeOfStd(t *testing.T) {
 				{Loops: 1, poison: true, Engine: ring.Epoll},
 			} {
 				srv := serve(t, o, s.ours)
-				ours = append(ours, srv.addr())
+				ours = append(ours, srv.addr().AddrPort())
 				names = append(names, fmt.Sprintf("%v without %v", srv.Engine().Kind, o.Mask))
 			}
 			for _, c := range clients {
@@ -197,13 +197,14 @@ func TestPeersSeeWhatTheySeeOfStd(t *testing.T) {
 // transcript is what a client sees.
 func transcript(t *testing.T, addr netip.AddrPort, do func(*stdnet.TCPConn, func(string, ...any))) string {
 	t.Helper()
-	c, err := connect(addr)
+	conn, err := connect(TCPAddr(addr))
 	if errors.Is(err, syscall.ECONNRESET) {
 		return "\t0 bytes, sum 00000000, reset\n" // so soon that the connect says it
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := conn.(*stdnet.TCPConn)
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(patience))
 	var lines bytes.Buffer

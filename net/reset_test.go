@@ -37,6 +37,7 @@ func (s *server) wantOpError(peer netip.AddrPort, ops []string, errnos ...syscal
 
 func TestPeerResetsIdleConnection(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
+		needTCP(t, "resets")
 		for _, bulk := range []bool{false, true} {
 			if bulk && (v.NoBulk || v.name == "low water marks") {
 				continue // its connections do not go over, or only by chance
@@ -63,6 +64,7 @@ func TestPeerResetsIdleConnection(t *testing.T) {
 
 func TestPeerResetsInTheMiddleOfItsBytes(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
+		needTCP(t, "resets")
 		var received atomic.Int64
 		srv := serve(t, v.Options, script{data: func(_ *Conn, b []byte) int {
 			received.Add(int64(len(b)))
@@ -113,6 +115,7 @@ func TestAbortAheadOfManyBytes(t *testing.T) {
 
 func TestPeerResetsWhileASendIsInFlight(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
+		needTCP(t, "resets")
 		p := payload(1, 1<<20)
 		srv := serve(t, v.Options, script{open: func(c *Conn) {
 			// More than any socket holds: the peer reads none of it.
@@ -141,6 +144,7 @@ func TestPeerResetsWhileASendIsInFlight(t *testing.T) {
 // Both directions are full when the reset comes.
 func TestPeerResetsAStalledEcho(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
+		needTCP(t, "resets")
 		for _, e := range echoes {
 			t.Run(e.name, func(t *testing.T) {
 				srv := serve(t, v.Options, e.of(t))

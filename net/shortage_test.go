@@ -252,11 +252,11 @@ func TestConnectionsBeyondTheDescriptorLimitWaitAndAreServed(t *testing.T) {
 			}
 
 			const conns = 3 * freeDescriptors
-			clients := make([]*stdnet.TCPConn, conns)
+			clients := make([]peerConn, conns)
 			answered := make(chan int, conns)
 			failed := make(chan error, conns)
 			for i := range clients {
-				clients[i] = dialTo(t, addr)
+				clients[i] = dialTo(t, TCPAddr(addr))
 				write(t, clients[i], payload(uint64(i), 1000))
 			}
 			for i, c := range clients {

@@ -48,7 +48,7 @@ func TestShutdownWithIdleConnections(t *testing.T) {
 			wantRest(t, c, nil)
 			srv.wantCause(ErrServerClosed)
 		}
-		if c, err := stdnet.DialTimeout("tcp", srv.addr().String(), patience); !errors.Is(err, unix.ECONNREFUSED) {
+		if c, err := connect(srv.addr()); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("after shutdown a connection gets %v", err)
 			if err == nil {
 				_ = c.Close()
@@ -162,7 +162,7 @@ func TestOnShutdownLetsConnectionsEndThemselves(t *testing.T) {
 			wantEcho(t, c, payload(uint64(i), n)) // still served
 		}
 		// New ones are not.
-		if c, err := stdnet.DialTimeout("tcp", srv.addr().String(), patience); err == nil {
+		if c, err := connect(srv.addr()); err == nil {
 			_ = c.SetReadDeadline(time.Now().Add(patience))
 			if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
 				t.Error("a new connection is served during shutdown")

@@ -31,6 +31,8 @@ type simConduct struct {
 
 	meddle int // in a thousand callbacks, so many do something to another connection
 
+	dials simCallback // in which one it dials, once; simCallbacks: none
+
 	act   simAct // once, and where
 	actIn simCallback
 	actAt int // with simInData: after so many bytes
@@ -107,6 +109,9 @@ func drawConduct(r *rand.Rand, o *Options) simConduct {
 	}
 	if r.IntN(4) == 0 {
 		u.meddle = some(10, 100)
+	}
+	if u.dials = simCallbacks; r.IntN(4) == 0 {
+		u.dials = simCallback(r.IntN(int(simCallbacks)))
 	}
 	if r.IntN(3) == 0 {
 		u.act, u.actIn = simAct(1+r.IntN(int(simActs)-1)), simCallback(r.IntN(int(simCallbacks)))
@@ -249,7 +254,13 @@ func (h simHandler) OnOpen(c *Conn) {
 	w := h.w
 	k := w.enter(c, "OnOpen")
 	defer w.leave()
-	if addr := c.RemoteAddr(); addr.IsValid() {
+	if s, ok := c.Context().(*simDial); ok {
+		w.running = nil
+		s.once("OnOpen")
+		w.running = c
+		k.peer = s.peer
+		k.peer.conn = k
+	} else if addr := c.RemoteAddr(); addr.IsValid() {
 		id := int(addr.AddrPort().Port())
 		if id >= len(w.peers) || w.peers[id].conn != nil {
 			w.e.Violate("a connection from %v, which is no peer or has one already", addr)
@@ -697,6 +708,10 @@ func (k *simConn) closeWrite() {
 
 // actIf does what the conduct has for this callback.
 func (k *simConn) actIf(in simCallback) {
+	if k.do.dials == in {
+		k.do.dials = simCallbacks
+		k.w.dialFrom(k)
+	}
 	if k.acted || k.do.act == simNothing || k.do.actIn != in {
 		return
 	}

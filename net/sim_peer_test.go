@@ -105,26 +105,31 @@ func (p *simPeer) begin(route sim.Route) {
 			p.finish()
 			return
 		}
-		p.p = peer
-		p.progress()
-		switch p.leave {
-		case simAtOnce:
-			if p.w.r.IntN(2) == 0 {
-				p.write()
-			}
-			p.end()
-			peer.Reset()
-			p.finish()
-			return
-		case simWithReset:
-			p.w.e.After(time.Duration(p.w.r.Int64N(int64(p.life))), p.reset)
-		case simNeverReads:
-			p.w.e.After(p.life, p.reset)
-		}
-		peer.Notify = p.look
-		p.look()
-		p.watch()
+		p.connected(peer)
 	})
+}
+
+// connected has the peer begin to do what it does.
+func (p *simPeer) connected(peer *sim.Peer) {
+	p.p = peer
+	p.progress()
+	switch p.leave {
+	case simAtOnce:
+		if p.w.r.IntN(2) == 0 {
+			p.write()
+		}
+		p.end()
+		peer.Reset()
+		p.finish()
+		return
+	case simWithReset:
+		p.w.e.After(time.Duration(p.w.r.Int64N(int64(p.life))), p.reset)
+	case simNeverReads:
+		p.w.e.After(p.life, p.reset)
+	}
+	peer.Notify = p.look
+	p.look()
+	p.watch()
 }
 
 func (p *simPeer) progress() { p.progressAt = p.w.e.Clock() }

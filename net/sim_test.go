@@ -89,7 +89,7 @@ func (s *simSum) check(t *testing.T) {
 	}
 	server := reflect.ValueOf(s.stats)
 	for _, name := range []string{"NoBuffers", "Starved", "ToBulk", "ToSmall", "ToDirect", "DirectReceives", "DirectSends", "ShortSends",
-		"HighWater", "HeapBuffers", "Flushes", "AcceptErrors", "Panics", "Stale", "TimersFired", "Timeouts", "SpinsFound", "SpinsMissed",
+		"HighWater", "HeapBuffers", "Flushes", "AcceptErrors", "Dialled", "DialErrors", "Panics", "Stale", "TimersFired", "Timeouts", "SpinsFound", "SpinsMissed",
 		"ZeroCopySends", "ZeroCopyCopied", "ZeroCopyRefused", "FileErrors", "FileBytesMapped", "ColdReads",
 		"PacketsReceived", "PacketsTruncated", "PacketsSent", "PacketWaits", "PacketErrors", "Segmented"} {
 		if server.FieldByName(name).IsZero() {

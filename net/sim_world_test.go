@@ -29,6 +29,8 @@ type world struct {
 
 	peers    []*simPeer
 	alive    int
+	ends     int // how often all peers had gone
+	dials    []*simDial
 	conns    map[*Conn]*simConn
 	list     []*simConn
 	running  *Conn
@@ -120,6 +122,7 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 		kernel.Descriptors = 1 + w.r.IntN(3)
 	}
 	w.e = sim.New(kernel)
+	w.e.OnConnect = w.answer
 	o.over = func(_ int, c ring.Config) (*ring.Ring, error) { return ring.Over(w.e, ring.Sim, have, c), nil }
 	if w.e.Tracing() {
 		w.e.Note("seed %d: faults %v", seed, kernel.Faults)
@@ -216,8 +219,10 @@ func (w *world) peerDone() {
 	if w.alive--; w.alive > 0 {
 		return
 	}
+	w.ends++
+	end := w.ends
 	w.e.After(patienceOfPeers, func() {
-		if w.over {
+		if w.over || end != w.ends || w.alive > 0 {
 			return
 		}
 		if w.l.table.used > 0 {
@@ -235,7 +240,11 @@ func (w *world) peerDone() {
 		}
 		w.drain()
 	})
-	w.e.After(2*patienceOfPeers, w.cut)
+	w.e.After(2*patienceOfPeers, func() {
+		if end == w.ends && w.alive == 0 {
+			w.cut()
+		}
+	})
 }
 
 // run runs the loop on this goroutine, and then judges.
@@ -309,8 +318,8 @@ func (w *world) judge() {
 	if st.InFlight != 0 || st.Connections != 0 || st.LeasesOut != 0 || st.CopiesOut != 0 {
 		w.e.Violate("after the end: %d operations in flight, %d connections, %d leases and %d copies out", st.InFlight, st.Connections, st.LeasesOut, st.CopiesOut)
 	}
-	if st.Accepted != st.Closed || st.Accepted != uint64(len(w.list)) {
-		w.e.Violate("after the end: %d connections accepted, %d closed, %d opened", st.Accepted, st.Closed, len(w.list))
+	if n := st.Accepted + st.Dialled; n != st.Closed || n != uint64(len(w.list)) || st.Dialling != 0 {
+		w.e.Violate("after the end: %d connections accepted, %d dialled, %d closed, %d opened, %d are being made", st.Accepted, st.Dialled, st.Closed, len(w.list), st.Dialling)
 	}
 	if st.Panics != uint64(w.panics) {
 		w.e.Violate("after the end: %d panics counted of %d", st.Panics, w.panics)
@@ -331,6 +340,9 @@ func (w *world) judge() {
 	}
 	if w.packets != nil {
 		w.packets.judge()
+	}
+	for _, s := range w.dials {
+		s.judge()
 	}
 }
 

@@ -53,7 +53,7 @@ func TestListenAddresses(t *testing.T) {
 				if n := len(srv.Addrs()); n != 1 {
 					t.Fatalf("%d addresses, want 1", n)
 				}
-				port := srv.addr().Port()
+				port := srv.addr().AddrPort().Port()
 				if port == 0 {
 					t.Fatalf("the server's address is %v: its port must be known", srv.addr())
 				}
@@ -104,7 +104,7 @@ func TestSeveralAddresses(t *testing.T) {
 					t.Errorf("address %d is %v, want one on %v", i, a, want)
 				}
 				for range 5 {
-					wantEcho(t, dialTo(t, a.AddrPort()), payload(uint64(i), 1000))
+					wantEcho(t, dialTo(t, a), payload(uint64(i), 1000))
 				}
 			}
 			if addrs[0] == addrs[2] {
@@ -191,14 +191,14 @@ func TestAddressTakenByAnotherServer(t *testing.T) {
 			for _, host := range []string{"127.0.0.1", ""} {
 				t.Run(fmt.Sprintf("%d and %d on %q", first, second, host), func(t *testing.T) {
 					srv := serve(t, Options{Loops: first, poison: true}, echoWrite(t), host+":0")
-					addr := fmt.Sprintf("%s:%d", host, srv.addr().Port())
+					addr := fmt.Sprintf("%s:%d", host, srv.addr().AddrPort().Port())
 					err := startFails(t, &Server{Handler: Events{}, Options: Options{Loops: second}}, addr)
 					if !errors.Is(err, unix.EADDRINUSE) {
 						t.Errorf("start on an address that is taken: %v", err)
 					}
-					local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), srv.addr().Port())
+					local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), srv.addr().AddrPort().Port())
 					for range 20 {
-						c := dialTo(t, local)
+						c := dialTo(t, TCPAddr(local))
 						wantEcho(t, c, []byte("hello"))
 						_ = c.Close()
 					}
@@ -437,7 +437,7 @@ func startEngines() error {
 			continue
 		}
 		fmt.Printf("%v: %v, log %q\n", engine, srv.Engine(), log.String())
-		c, err := connect(srv.Addrs()[0].AddrPort())
+		c, err := connect(srv.Addrs()[0])
 		if err == nil {
 			err = errors.Join(exchange(c, payload(1, 100000)), c.Close())
 		}

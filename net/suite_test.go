@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"maps"
 	stdnet "net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -78,6 +78,19 @@ var variants = []variant{
 	{name: "all small", Options: Options{Loops: 1, EntryCount: 1, CompletionCount: 2, RecvBufs: 4, RecvBufBytes: 64,
 		NoBulk: true, BulkBufs: 1, BulkBufBytes: 4096, Mask: maskAll, poison: true}, slow: true},
 }
+
+// overUnixSockets are variants in which the server listens on a Unix socket, and
+// its peers connect to that.
+var overUnixSockets = []variant{
+	{name: "unix", Options: Options{Loops: 1, poison: true}},
+	{name: "unix loops", Options: Options{Loops: 3, poison: true}},
+	{name: "unix epoll", Options: Options{Loops: 1, Engine: ring.Epoll, poison: true}},
+	{name: "unix no features", Options: Options{Loops: 1, Mask: maskAll, poison: true}},
+	{name: "unix small buffers", Options: Options{Loops: 1, RecvBufs: 4, RecvBufBytes: 64, poison: true}},
+	{name: "unix queues of 1 and 2", Options: Options{Loops: 1, EntryCount: 1, CompletionCount: 2, poison: true}},
+}
+
+func init() { variants = append(variants, overUnixSockets...) }
 
 // maskAll is every feature that a server can do without.
 const maskAll = ring.AllFeatures &^ ring.BufferRings
@@ -417,6 +430,10 @@ func serveHandler(t testing.TB, o Options, h Handler, addrs ...string) *server {
 	t.Helper()
 	if len(addrs) == 0 {
 		addrs = []string{"127.0.0.1:0"}
+		if onUnix(t) {
+			// An abstract name leaves no file behind.
+			addrs[0] = fmt.Sprintf("unix:@ringnet-test-%d-%d", os.Getpid(), unixNames.Add(1))
+		}
 	}
 	srv := &server{t: t, log: &logbook{}, before: footprintNow(t)}
 	o.Logger = slog.New(slog.NewTextHandler(srv.log, nil))
@@ -427,6 +444,8 @@ func serveHandler(t testing.TB, o Options, h Handler, addrs ...string) *server {
 	t.Cleanup(srv.stop)
 	return srv
 }
+
+var unixNames atomic.Int64
 
 // stop ends the server and checks what must hold after every test.
 func (s *server) stop() {
@@ -484,15 +503,42 @@ func (s *server) stop() {
 }
 
 // addr is the server's first address.
-func (s *server) addr() netip.AddrPort { return s.Addrs()[0].AddrPort() }
+func (s *server) addr() Addr { return s.Addrs()[0] }
+
+// peerConn is std's end of a connection, TCP or Unix.
+type peerConn interface {
+	stdnet.Conn
+	CloseRead() error
+	CloseWrite() error
+	SetReadBuffer(bytes int) error
+	SetWriteBuffer(bytes int) error
+	SetLinger(seconds int) error
+}
+
+// unixPeer is a Unix peerConn.
+type unixPeer struct{ *stdnet.UnixConn }
+
+// SetLinger does nothing: no Unix socket has that.
+func (unixPeer) SetLinger(int) error { return nil }
+
+// onUnix reports that a test runs in a variant over Unix sockets.
+func onUnix(t testing.TB) bool { return strings.Contains(t.Name(), "/unix") }
+
+// needTCP skips a test that is about what Unix sockets have not.
+func needTCP(t testing.TB, what string) {
+	t.Helper()
+	if onUnix(t) {
+		t.Skipf("Unix sockets have no %s", what)
+	}
+}
 
 // dial connects a client; the test's end closes it.
-func (s *server) dial() *stdnet.TCPConn {
+func (s *server) dial() peerConn {
 	s.t.Helper()
 	return dialTo(s.t, s.addr())
 }
 
-func dialTo(t testing.TB, addr netip.AddrPort) *stdnet.TCPConn {
+func dialTo(t testing.TB, addr Addr) peerConn {
 	t.Helper()
 	c, err := connect(addr)
 	if err != nil {
@@ -503,13 +549,20 @@ func dialTo(t testing.TB, addr netip.AddrPort) *stdnet.TCPConn {
 }
 
 // connect is dialTo for other goroutines than the test's.
-func connect(addr netip.AddrPort) (*stdnet.TCPConn, error) {
-	c, err := stdnet.DialTimeout("tcp", addr.String(), patience)
+func connect(addr Addr) (peerConn, error) {
+	where := addr.Path()
+	if addr.Network() == "tcp" {
+		where = addr.String()
+	}
+	c, err := stdnet.DialTimeout(addr.Network(), where, patience)
 	if err != nil {
 		return nil, err
 	}
 	_ = c.SetDeadline(time.Now().Add(2 * patience))
-	return c.(*stdnet.TCPConn), nil
+	if u, ok := c.(*stdnet.UnixConn); ok {
+		return unixPeer{u}, nil
+	}
+	return c.(peerConn), nil
 }
 
 // cause waits for an OnClose and returns what it was told.
