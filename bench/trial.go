@@ -206,15 +206,16 @@ func (t *trial) expect(srv, load *process, word string, timeout time.Duration) e
 func (t *trial) blame(srv, load *process, err error) error {
 	select {
 	case <-load.ended:
+		err = load.failure()
 		if load.exitStatus() == exitPayload {
 			return fmt.Errorf("%w: %w", errWrongPayload, err)
 		}
-	default:
+	case <-time.After(100 * time.Millisecond):
 	}
 	select {
 	case <-srv.ended:
 		return fmt.Errorf("server: %w; load: %w", srv.failure(), err)
-	case <-time.After(100 * time.Millisecond):
+	default:
 		return fmt.Errorf("load: %w%s", err, srv.errors.suffix())
 	}
 }
@@ -241,7 +242,7 @@ func (t *trial) sample(srv *process, loads []*process) (sample, error) {
 	s.serverCore, errs[2] = coreIdle(t.cores.Server)
 	s.loadCore, errs[3] = coreIdle(t.cores.Load)
 	if err := errors.Join(errs[:]...); err != nil {
-		return s, err
+		return s, t.blame(srv, loads[len(loads)-1], err)
 	}
 	if len(loads) > 1 {
 		told, err := loads[0].ask(control.Ask)

@@ -55,7 +55,7 @@ func main() {
 
 // coolDown is how long the load goes on after the window, so that the runner can
 // read the clocks of a server that is still at work.
-const coolDown = 50 * time.Millisecond
+const coolDown = 100 * time.Millisecond
 
 // turns runs a closed or an open loop and reports to out; without a window it goes
 // on until the end of stdin.
