@@ -4,6 +4,8 @@ package main
 import (
 	"flag"
 	"fmt"
+	"log/slog"
+	"os"
 	"time"
 
 	"example.com/ringnet/bench/internal/control"
@@ -28,7 +30,8 @@ func main() {
 		control.Fail(err)
 	}
 
-	s := &net.Server{Options: net.Options{Engine: kind, Loops: 1, Spin: *spin, NoBulk: !*bulk, ZeroCopyFrom: *zeroCopy, CloseTimeout: time.Second}}
+	s := &net.Server{Options: net.Options{Engine: kind, Loops: 1, Spin: *spin, NoBulk: !*bulk, ZeroCopyFrom: *zeroCopy, CloseTimeout: time.Second,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}}
 	addrs := []string{*addr}
 	var handler net.Handler
 	switch {
