@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"example.com/ringnet/bench/internal/payload"
 )
 
 // errAbsent matches the error of a server that cannot be had on this machine for
@@ -36,6 +38,35 @@ func newBinaries(ctx context.Context) (*binaries, error) {
 }
 
 func (b *binaries) remove() { _ = os.RemoveAll(b.dir) }
+
+// socket is the path for Unix sockets, one after the other.
+func (b *binaries) socket() string { return filepath.Join(b.dir, "socket") }
+
+// content is the file that servers send from.
+func (b *binaries) content() string { return filepath.Join(b.dir, "content") }
+
+// writeContent makes that file, n bytes long, unless n is 0.
+func (b *binaries) writeContent(n int) error {
+	if n == 0 {
+		return nil
+	}
+	f, err := os.Create(b.content())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	part := make([]byte, 64*payload.Period)
+	payload.Fill(part)
+	for n > 0 {
+		k, err := f.Write(part[:min(n, len(part))])
+		if err != nil {
+			return fmt.Errorf("write the file to be sent: %w: choose another directory with TMPDIR", err)
+		}
+		n -= k
+	}
+	// Pages that are not on the disk yet cannot be dropped from memory.
+	return f.Sync()
+}
 
 func (b *binaries) load() string { return filepath.Join(b.dir, "load") }
 

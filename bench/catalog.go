@@ -17,9 +17,21 @@ type server struct {
 	flags []string // beside -addr
 	buf   bool     // -buf is set from the size of the messages
 	extra bool     // measured only when asked for by name
+
+	kind   string  // the only kind of load that it can take; empty: all of them
+	file   bool    // its content comes from a file
+	beside *beside // a second load while the first is measured; nil for none
 }
 
-// catalog is every server there is, in the order of the tables.
+// beside is a load of its own, which asks for content on the server's second
+// address for as long as the measured load lasts.
+type beside struct {
+	mode string // of the load generator
+	cold bool   // each connection has a part of the file, and drops it from the page cache
+}
+
+// catalog is the servers of the echo and the idle benchmark, in the order of the
+// tables. Those of the others stand with them.
 var catalog = []server{
 	{name: "ringnet", what: "this library, echo by Detach and Send", dir: "servers/ringnet"},
 	{name: "ringnet-epoll", what: "this library on epoll", dir: "servers/ringnet", flags: []string{"-engine", "epoll"}},
@@ -35,35 +47,36 @@ var catalog = []server{
 	{name: "epoll-c", what: "C, epoll", c: "servers/c/epoll.c"},
 }
 
-// choose finds servers by name; an empty list is all but the extra ones.
-func choose(list string) ([]server, error) {
-	if list == "" {
-		return ordinary(), nil
+// choose finds servers of a list by their names; without names it is all but the
+// extra ones.
+func choose(list []server, chosen string) ([]server, error) {
+	if chosen == "" {
+		return ordinary(list), nil
 	}
-	var chosen []server
-	for name := range strings.SplitSeq(list, ",") {
-		s, ok := find(strings.TrimSpace(name))
+	var found []server
+	for name := range strings.SplitSeq(chosen, ",") {
+		s, ok := find(list, strings.TrimSpace(name))
 		if !ok {
-			return nil, fmt.Errorf("-servers: there is no server %q: choose from %s", name, strings.Join(names(catalog), ", "))
+			return nil, fmt.Errorf("-servers: there is no server %q: choose from %s", name, strings.Join(names(list), ", "))
 		}
-		chosen = append(chosen, s)
+		found = append(found, s)
 	}
-	return chosen, nil
+	return found, nil
 }
 
 // ordinary is all but the extra ones.
-func ordinary() []server {
-	var list []server
-	for _, s := range catalog {
+func ordinary(list []server) []server {
+	var some []server
+	for _, s := range list {
 		if !s.extra {
-			list = append(list, s)
+			some = append(some, s)
 		}
 	}
-	return list
+	return some
 }
 
-func find(name string) (server, bool) {
-	for _, s := range catalog {
+func find(list []server, name string) (server, bool) {
+	for _, s := range list {
 		if s.name == name {
 			return s, true
 		}
@@ -79,9 +92,13 @@ func names(list []server) []string {
 	return all
 }
 
-// arguments are the flags that a server is started with for a cell.
+// takes says whether a server can take a kind of load.
+func (s server) takes(k kind) bool { return s.kind == "" || s.kind == k.name }
+
+// arguments are the flags that a server is started with for a cell, beside its
+// address.
 func (s server) arguments(c cell) []string {
-	args := append([]string{"-addr", "127.0.0.1:0"}, s.flags...)
+	args := append([]string(nil), s.flags...)
 	if s.buf {
 		args = append(args, "-buf", strconv.Itoa(bufBytes(c)))
 	}

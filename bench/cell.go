@@ -9,8 +9,10 @@ import (
 
 // cell is one kind of load, written CONNSxSIZExPIPELINE: 64x4096x1. Several sizes
 // that alternate on each connection are joined by a plus, 16x64+65536x1; an open
-// loop of so many requests per second is appended, 1x64x1@1000.
+// loop of so many requests per second is appended, 1x64x1@1000. In benchmarks that
+// have several kinds of load the kind stands in front, broadcast:1000x64x16.
 type cell struct {
+	Kind     string `json:",omitempty"`
 	Conns    int
 	Sizes    []int // of messages, in bytes
 	Pipeline int   // messages in flight per connection
@@ -19,7 +21,7 @@ type cell struct {
 }
 
 // maxMessage is the largest message that the load generator sends, in bytes.
-const maxMessage = 64 << 20
+const maxMessage = 256 << 20
 
 // parseCells reads a list of cells, separated by commas.
 func parseCells(list string) ([]cell, error) {
@@ -38,12 +40,15 @@ func parseCell(s string) (cell, error) {
 	fail := func(err error) (cell, error) {
 		return cell{}, fmt.Errorf("cell %q: %w: write CONNSxSIZExPIPELINE, such as 64x64x1, 16x64+65536x1 or 1x64x1@1000", s, err)
 	}
+	var c cell
 	shape, rate, open := strings.Cut(s, "@")
+	if kind, rest, ok := strings.Cut(shape, ":"); ok {
+		c.Kind, shape = kind, rest
+	}
 	parts := strings.Split(shape, "x")
 	if len(parts) != 3 {
 		return fail(fmt.Errorf("it has %d parts and not 3", len(parts)))
 	}
-	var c cell
 	var err error
 	if c.Conns, err = strconv.Atoi(parts[0]); err != nil {
 		return fail(err)
@@ -105,6 +110,9 @@ func (c cell) String() string {
 	if c.Rate > 0 {
 		s += "@" + strconv.FormatFloat(c.Rate, 'f', -1, 64)
 	}
+	if c.Kind != "" {
+		s = c.Kind + ":" + s
+	}
 	return s
 }
 
@@ -126,7 +134,14 @@ func (c cell) largest() int {
 }
 
 // title says the cell in words.
-func (c cell) title() string {
+func (c cell) title(k kind) string {
+	if k.what != "" {
+		return c.shape() + "; " + k.what
+	}
+	return c.shape()
+}
+
+func (c cell) shape() string {
 	s := fmt.Sprintf("%s, %s", count(c.Conns, "connection"), count(c.Sizes[0], "byte"))
 	for _, n := range c.Sizes[1:] {
 		s += fmt.Sprintf(" and %s", count(n, "byte"))

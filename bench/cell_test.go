@@ -14,6 +14,7 @@ func TestCellsAreReadAsTheyAreWritten(t *testing.T) {
 		{"64x64x1", cell{Conns: 64, Sizes: []int{64}, Pipeline: 1}},
 		{"16x64+65536x2", cell{Conns: 16, Sizes: []int{64, 65536}, Pipeline: 2}},
 		{"1x64x1@1000", cell{Conns: 1, Sizes: []int{64}, Pipeline: 1, Rate: 1000}},
+		{"send:64x64x16", cell{Kind: "send", Conns: 64, Sizes: []int{64}, Pipeline: 16}},
 		{"1x64x1@0.5", cell{Conns: 1, Sizes: []int{64}, Pipeline: 1, Rate: 0.5}},
 	} {
 		got, err := parseCell(c.text)
@@ -21,7 +22,7 @@ func TestCellsAreReadAsTheyAreWritten(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		if got.Conns != c.want.Conns || !slices.Equal(got.Sizes, c.want.Sizes) || got.Pipeline != c.want.Pipeline || got.Rate != c.want.Rate {
+		if got.Conns != c.want.Conns || !slices.Equal(got.Sizes, c.want.Sizes) || got.Pipeline != c.want.Pipeline || got.Rate != c.want.Rate || got.Kind != c.want.Kind {
 			t.Errorf("%s: %+v, want %+v", c.text, got, c.want)
 		}
 		if got.String() != c.text {

@@ -1,7 +1,15 @@
-// Command bench measures echo servers beside each other.
+// Command bench measures servers beside each other.
 //
-//	go run ./bench echo    requests per second, CPU per request, latency
-//	go run ./bench idle    memory and CPU of connections that do nothing
+//	go run ./bench echo      echo over TCP: requests per second, CPU per request, latency
+//	go run ./bench idle      memory and CPU of connections that do nothing
+//	go run ./bench udp       echo over UDP, from many sources
+//	go run ./bench unix      echo over a Unix socket
+//	go run ./bench churn     connections that ask once and are closed
+//	go run ./bench post      messages that another goroutine sends, to one or to all
+//	go run ./bench zerocopy  large messages with adaptive zero copy and without
+//	go run ./bench file      files out of the page cache, and the ways to send them
+//	go run ./bench cold      echo while files come from the disk
+//	go run ./bench slow      echo, and the server's memory, beside slow readers
 //
 // Every server runs in a process of its own, alone on one core; the load
 // generator has another. Servers take turns, round by round (A B C, B C A, …), so
@@ -9,7 +17,10 @@
 // are ratios within a round. Every byte that comes back is compared with what was
 // sent.
 //
-// How a run goes: the catalog says which servers there are and build makes them;
-// a contest goes through cells, rounds and servers and makes one row of each
-// trial; report turns rows into tables, and the record keeps the rows themselves.
+// How a run goes: a benchmark (sets.go, catalog.go) says which servers there are, what
+// kinds of load, and what its tables show; build makes the programs; a contest goes
+// through cells, rounds and servers and makes one row of each trial; report turns
+// rows into tables, and the record keeps the rows themselves. Where two loads share
+// a server, as in cold and slow, a server stands in the list twice, alone and with the
+// second load beside the measured one, so that a round has both.
 package main

@@ -35,7 +35,7 @@ func parseIdle(args []string) (idlePlan, error) {
 	fs.IntVar(&p.size, "size", 64, "bytes in the message that each connection echoes before it rests")
 	fs.Float64Var(&p.seconds, "seconds", 3, "how long to watch the CPU time of the resting server")
 	fs.IntVar(&p.rounds, "rounds", 1, "rounds; each server has one turn in each")
-	fs.StringVar(&servers, "servers", "", "servers, in the order of the table: "+strings.Join(names(catalog), ",")+" (default: "+strings.Join(names(ordinary()), ",")+")")
+	fs.StringVar(&servers, "servers", "", "servers, in the order of the table: "+strings.Join(names(catalog), ",")+" (default: "+strings.Join(names(ordinary(catalog)), ",")+")")
 	fs.StringVar(&p.json, "json", "", "file for the raw rows, or off (default: one named by the time in bench/results)")
 	fs.IntVar(&p.cores.Server, "server-core", -1, "core of the server; -1 is the last one")
 	fs.IntVar(&p.cores.Load, "load-core", -1, "core of the load generator; -1 is the first one")
@@ -55,7 +55,7 @@ func parseIdle(args []string) (idlePlan, error) {
 		return p, fmt.Errorf("-seconds %g: it must be 0.05 to 3600", p.seconds)
 	}
 	var err error
-	if p.servers, err = choose(servers); err != nil {
+	if p.servers, err = choose(catalog, servers); err != nil {
 		return p, err
 	}
 	p.cores, err = pickCores(p.cores.Server, p.cores.Load)
@@ -115,7 +115,7 @@ func idle(ctx context.Context, args []string) error {
 				break
 			}
 			show.say("round %d of %d  %s", round+1, p.rounds, s.name)
-			r := idleRow{Server: s.name, Conns: p.conns, Round: round + 1, Date: time.Now().UTC(), ServerArgs: s.arguments(cell{Sizes: []int{p.size}, Pipeline: 1})}
+			r := idleRow{Server: s.name, Conns: p.conns, Round: round + 1, Date: time.Now().UTC(), ServerArgs: append([]string{"-addr", "127.0.0.1:0"}, s.arguments(cell{Sizes: []int{p.size}, Pipeline: 1})...)}
 			if err := p.rest(ctx, bins, s, &r); err != nil {
 				r.Error = err.Error()
 			}
@@ -140,7 +140,7 @@ const settleTime = 300 * time.Millisecond
 
 // rest measures one server.
 func (p *idlePlan) rest(ctx context.Context, bins *binaries, s server, r *idleRow) error {
-	srv, addr, err := startServer(p.cores.Server, bins.path(s), r.ServerArgs...)
+	srv, addrs, err := startServer(p.cores.Server, bins.path(s), r.ServerArgs...)
 	if err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
@@ -155,7 +155,7 @@ func (p *idlePlan) rest(ctx context.Context, bins *binaries, s server, r *idleRo
 	if r.None, err = weigh(); err != nil {
 		return err
 	}
-	load, err := launch(p.cores.Load, bins.load(), "-mode", "idle", "-addr", addr, "-conns", strconv.Itoa(p.conns), "-size", strconv.Itoa(p.size), "-steps", "2")
+	load, err := launch(p.cores.Load, bins.load(), "-mode", "idle", "-addr", addrs[0], "-conns", strconv.Itoa(p.conns), "-size", strconv.Itoa(p.size), "-steps", "2")
 	if err != nil {
 		return fmt.Errorf("load: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 // memory is what a server and the kernel hold, in bytes.
 type memory struct {
 	RSS     int64 // of the process
+	Peak    int64 // the most that RSS has been
 	Private int64 // of it, pages that only this process has
 
 	// Kernel is memory of the kernel, of the whole machine: live objects of all
@@ -30,6 +31,9 @@ func weigh(pid int) (memory, error) {
 	}
 	p := fields(string(rollup))
 	m.RSS, m.Private = p["Rss"], p["Private_Clean"]+p["Private_Dirty"]
+	if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil {
+		m.Peak = fields(string(status))["VmHWM"]
+	}
 	info, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return m, fmt.Errorf("memory of the kernel: %w", err)

@@ -127,22 +127,23 @@ func (p *process) exitStatus() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// startServer starts a server and waits until it listens.
-func startServer(core int, path string, args ...string) (p *process, addr string, err error) {
+// startServer starts a server and waits until it listens. It returns the addresses
+// that the server tells: one, or two where it serves content as well.
+func startServer(core int, path string, args ...string) (p *process, addrs []string, err error) {
 	if p, err = launch(core, path, args...); err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	s, err := p.line(10 * time.Second)
 	if err != nil {
 		p.stop()
-		return nil, "", fmt.Errorf("start: %w", err)
+		return nil, nil, fmt.Errorf("start: %w", err)
 	}
-	addr, ok := strings.CutPrefix(s, control.Ready+" ")
-	if !ok {
+	words := strings.Fields(s)
+	if len(words) < 2 || words[0] != control.Ready {
 		p.stop()
-		return nil, "", fmt.Errorf("start: it says %q and not its address", s)
+		return nil, nil, fmt.Errorf("start: it says %q and not its address", s)
 	}
-	return p, addr, nil
+	return p, words[1:], nil
 }
 
 // tail keeps the last kilobytes of what is written to it. Safe for concurrent use.

@@ -65,58 +65,63 @@ func (f figures) byRound(of func(row) float64) map[int]float64 {
 	return m
 }
 
-func rate(r row) float64 { return r.RequestsPerSecond }
-
-// perRequest is the CPU time that the server's process took.
-func perRequest(r row) float64 { return r.CPUPerRequest }
-
-// corePerRequest is the time that the server's core was busy: with interrupts that
-// came while the server slept, and everything else that ran there.
-func corePerRequest(r row) float64 { return r.ServerCore * 1e6 / r.RequestsPerSecond }
-
 // printCell writes the table of one cell. Every server has a line, also one that
 // has no figures.
-func printCell(w io.Writer, c cell, servers []server, bases []string, rows []row) {
-	fmt.Fprintf(w, "\n%v: %s\n", c, c.title())
+func (p *contestPlan) printCell(w io.Writer, c cell, rows []row) {
+	k, _ := p.kindOf(c)
+	fmt.Fprintf(w, "\n%v: %s\n", c, c.title(k))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	head := []string{"server", "requests/s", "spread"}
-	for _, b := range bases {
-		head = append(head, "vs "+b)
-	}
-	head = append(head, "CPU µs/req")
-	if len(bases) > 0 {
-		head = append(head, "vs "+bases[0])
-	}
-	head = append(head, "core µs/req")
-	if len(bases) > 0 {
-		head = append(head, "vs "+bases[0])
-	}
-	head = append(head, "server core", "load core", "enters/req", "p50 µs", "p99 µs", "MB/s")
-	line(t, head)
-	for _, s := range servers {
-		f := pick(rows, s.name, c.String())
-		cols := []string{s.name, number(median(f.all(rate)), 0), percent(spread(f.all(rate)))}
-		for _, b := range bases {
-			cols = append(cols, number(paired(f.byRound(rate), pick(rows, b, c.String()).byRound(rate)), 2))
+	head := []string{"server"}
+	for _, col := range p.columns {
+		head = append(head, col.head)
+		if col.spread {
+			head = append(head, "spread")
 		}
-		for _, of := range []func(row) float64{perRequest, corePerRequest} {
-			cols = append(cols, number(median(f.all(of)), 2))
-			if len(bases) > 0 {
-				cols = append(cols, number(paired(f.byRound(of), pick(rows, bases[0], c.String()).byRound(of)), 2))
+		for _, b := range p.basesOf(col, k) {
+			head = append(head, "vs "+b)
+		}
+	}
+	line(t, head)
+	for _, s := range p.servers {
+		if !s.takes(k) {
+			continue
+		}
+		f := pick(rows, s.name, c.String())
+		cols := []string{s.name}
+		for _, col := range p.columns {
+			v := f.all(col.of)
+			if col.percent {
+				cols = append(cols, percent(median(v)))
+			} else {
+				cols = append(cols, number(median(v), col.decimals))
+			}
+			if col.spread {
+				cols = append(cols, percent(spread(v)))
+			}
+			for _, b := range p.basesOf(col, k) {
+				cols = append(cols, number(paired(f.byRound(col.of), pick(rows, b, c.String()).byRound(col.of)), 2))
 			}
 		}
-		cols = append(cols,
-			percent(median(f.all(func(r row) float64 { return r.ServerCore }))),
-			percent(median(f.all(func(r row) float64 { return r.LoadCore }))),
-			number(median(f.all(entersPerRequest)), 3),
-			number(median(f.all(func(r row) float64 { return r.Report.Latency.P50 })), 0),
-			number(median(f.all(func(r row) float64 { return r.Report.Latency.P99 })), 0),
-			number(median(f.all(func(r row) float64 { return r.BytesPerSecond }))/1e6, 0))
 		line(t, cols)
 	}
 	_ = t.Flush()
-	printLimited(w, c, servers, rows)
+	printLimited(w, c, p.servers, rows)
 	printStrangers(w, c, rows)
+}
+
+// basesOf are the servers that a column is compared with under a kind of load.
+func (p *contestPlan) basesOf(col column, k kind) []string {
+	able := slices.DeleteFunc(slices.Clone(p.bases), func(name string) bool {
+		s, _ := find(p.servers, name)
+		return !s.takes(k)
+	})
+	switch {
+	case col.versus == withAll:
+		return able
+	case col.versus == withFirst && len(able) > 0:
+		return able[:1]
+	}
+	return nil
 }
 
 // printLimited names servers that the load generator could not keep busy: their
@@ -137,14 +142,6 @@ func printLimited(w io.Writer, c cell, servers []server, rows []row) {
 	if len(limited) > 0 {
 		fmt.Fprintf(w, "limited by the load generator's core: %s; compare their CPU per request\n", strings.Join(limited, ", "))
 	}
-}
-
-// entersPerRequest is NaN where the server does not tell.
-func entersPerRequest(r row) float64 {
-	if r.EntersPerRequest == nil {
-		return math.NaN()
-	}
-	return *r.EntersPerRequest
 }
 
 // printStrangers warns when others had a good part of a core during a cell.

@@ -17,9 +17,9 @@ func given(server, cell string, round int, rate float64) row {
 		Report: &result.Report{Latency: result.Latency{P50: 200, P99: 400}}}
 }
 
-// column finds a server's value under a heading. Headings may have spaces, so
+// shown finds a server's value under a heading. Headings may have spaces, so
 // they are found by where they end: columns are aligned to the right.
-func column(t *testing.T, table, server, heading string) string {
+func shown(t *testing.T, table, server, heading string) string {
 	t.Helper()
 	var head string
 	for l := range strings.Lines(table) {
@@ -42,7 +42,7 @@ func TestTableShowsMediansRatiosAndLosers(t *testing.T) {
 	}
 	var servers []server
 	for _, name := range []string{"ringnet", "std", "uring-c", "gnet"} {
-		s, _ := find(name)
+		s, _ := find(catalog, name)
 		servers = append(servers, s)
 	}
 	rows := []row{
@@ -53,7 +53,7 @@ func TestTableShowsMediansRatiosAndLosers(t *testing.T) {
 		{Server: "gnet", Cell: "64x64x1", Round: 1, Error: "broke"},
 	}
 	var out strings.Builder
-	printCell(&out, c, servers, []string{"uring-c", "std"}, rows)
+	(&contestPlan{benchmark: &echoBenchmark, servers: servers, bases: []string{"uring-c", "std"}}).printCell(&out, c, rows)
 	for _, want := range []struct{ server, heading, value string }{
 		{"ringnet", "requests/s", "200"},
 		{"ringnet", "spread", "100%"},
@@ -66,7 +66,7 @@ func TestTableShowsMediansRatiosAndLosers(t *testing.T) {
 		{"gnet", "requests/s", "-"},
 		{"gnet", "vs uring-c", "-"},
 	} {
-		if got := column(t, strings.ReplaceAll(out.String(), "µ", "u"), want.server, strings.ReplaceAll(want.heading, "µ", "u")); got != want.value {
+		if got := shown(t, strings.ReplaceAll(out.String(), "µ", "u"), want.server, strings.ReplaceAll(want.heading, "µ", "u")); got != want.value {
 			t.Errorf("%s, %s: %q, want %q", want.server, want.heading, got, want.value)
 		}
 	}
@@ -80,16 +80,17 @@ func TestDisturbedAndLimitedCellsSaySo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _ := find("ringnet")
+	s, _ := find(catalog, "ringnet")
+	p := contestPlan{benchmark: &echoBenchmark, servers: []server{s}}
 	r := given("ringnet", "64x64x1", 1, 100)
 	var out strings.Builder
-	printCell(&out, c, []server{s}, nil, []row{r})
+	p.printCell(&out, c, []row{r})
 	if strings.Contains(out.String(), "disturbed") || strings.Contains(out.String(), "limited") {
 		t.Errorf("a good row is complained of:\n%s", out.String())
 	}
 	r.ServerCPU, r.LoadCPU = 0.7, 0.98
 	out.Reset()
-	printCell(&out, c, []server{s}, nil, []row{r})
+	p.printCell(&out, c, []row{r})
 	if !strings.Contains(out.String(), "disturbed: in 1 of 1 rows") || !strings.Contains(out.String(), "limited by the load generator's core: ringnet") {
 		t.Errorf("a bad row is not complained of:\n%s", out.String())
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"example.com/ringnet/bench/internal/control"
@@ -20,6 +21,7 @@ type row struct {
 	Date       time.Time
 	ServerArgs []string
 	LoadArgs   []string
+	BesideArgs []string `json:",omitempty"` // of the second load
 
 	// Error says why there are no figures. WrongPayload: the server sent back
 	// something else than it was sent.
@@ -37,6 +39,11 @@ type row struct {
 
 	EntersPerRequest *float64 `json:",omitempty"` // io_uring_enter(2), where the server tells
 
+	// BesideBytesPerSecond is what the second load received.
+	BesideBytesPerSecond float64 `json:",omitempty"`
+
+	Memory memory // at the end of the window
+
 	Report *result.Report `json:",omitempty"` // as the load generator wrote it
 	Before json.RawMessage
 	After  json.RawMessage // the server's counters at the ends of the window
@@ -48,7 +55,9 @@ const exitPayload = 3
 // trial is one turn of one server.
 type trial struct {
 	server         server
+	kind           kind
 	cell           cell
+	beside         cell // the shape of the server's second load, if it has one
 	round          int
 	window, warmup time.Duration
 	cores          cores
@@ -57,7 +66,7 @@ type trial struct {
 // run starts the server, puts the load on it, and returns what came of it.
 func (t *trial) run(ctx context.Context, bins *binaries) row {
 	r := row{Server: t.server.name, Cell: t.cell.String(), Load: t.cell, Round: t.round,
-		Date: time.Now().UTC(), ServerArgs: t.server.arguments(t.cell)}
+		Date: time.Now().UTC(), ServerArgs: t.serverArgs(bins)}
 	if err := t.measure(ctx, bins, &r); err != nil {
 		r.Error = err.Error()
 		r.WrongPayload = errors.Is(err, errWrongPayload)
@@ -65,38 +74,104 @@ func (t *trial) run(ctx context.Context, bins *binaries) row {
 	return r
 }
 
+// serverArgs are the flags that the server is started with.
+func (t *trial) serverArgs(bins *binaries) []string {
+	addr := t.kind.network + "127.0.0.1:0"
+	if t.kind.network == "unix:" {
+		addr = t.kind.network + bins.socket()
+	}
+	args := append([]string{"-addr", addr}, t.server.arguments(t.cell)...)
+	if t.kind.server != nil {
+		args = append(args, t.kind.server(t.cell)...)
+	}
+	if t.kind.content || t.server.beside != nil {
+		args = append(args, "-content", "127.0.0.1:0")
+	}
+	if t.server.file {
+		args = append(args, "-file", bins.content())
+	}
+	return args
+}
+
+// besideArgs are the flags of the second load. It goes on until it is stopped.
+func (t *trial) besideArgs(bins *binaries) []string {
+	args := append([]string{"-mode", t.server.beside.mode, "-window", "0"}, t.beside.loadFlags()...)
+	if t.server.beside.cold {
+		args = append(args, "-cold", bins.content())
+	}
+	return args
+}
+
 // errWrongPayload says that a server did not echo.
 var errWrongPayload = errors.New("wrong payload")
 
 func (t *trial) measure(ctx context.Context, bins *binaries, r *row) error {
-	srv, addr, err := startServer(t.cores.Server, bins.path(t.server), r.ServerArgs...)
+	_ = os.Remove(bins.socket()) // of the server before
+	srv, addrs, err := startServer(t.cores.Server, bins.path(t.server), r.ServerArgs...)
 	if err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
 	defer srv.stop()
-	r.LoadArgs = append([]string{"-addr", addr, "-warmup", t.warmup.String(), "-window", t.window.String()}, t.cell.loadFlags()...)
-	load, err := launch(t.cores.Load, bins.load(), r.LoadArgs...)
-	if err != nil {
-		return fmt.Errorf("load: %w", err)
+	var loads []*process // the second one first
+	defer func() {
+		for _, p := range loads {
+			p.stop()
+		}
+	}()
+	begin := func(args []string) (*process, error) {
+		p, err := launch(t.cores.Load, bins.load(), args...)
+		if err != nil {
+			return nil, fmt.Errorf("load: %w", err)
+		}
+		loads = append(loads, p)
+		context.AfterFunc(ctx, func() { _ = p.cmd.Process.Kill() })
+		return p, nil
 	}
-	defer load.stop()
-	stop := context.AfterFunc(ctx, func() { _ = load.cmd.Process.Kill() })
-	defer stop()
+	var second *process
+	if t.server.beside != nil {
+		r.BesideArgs = append([]string{"-addr", addrs[1]}, t.besideArgs(bins)...)
+		if second, err = begin(r.BesideArgs); err != nil {
+			return err
+		}
+		if err := t.expect(srv, second, result.Holding, time.Minute); err != nil {
+			return fmt.Errorf("beside: %w", err)
+		}
+	}
+	to := addrs[0]
+	if t.kind.content {
+		to = addrs[1]
+	}
+	r.LoadArgs = append([]string{"-addr", to, "-warmup", t.warmup.String(), "-window", t.window.String()}, t.kind.load...)
+	r.LoadArgs = append(r.LoadArgs, t.cell.loadFlags()...)
+	load, err := begin(r.LoadArgs)
+	if err != nil {
+		return err
+	}
 
 	// Opening many connections takes a while too.
 	if err := t.expect(srv, load, result.Began, t.warmup+time.Minute); err != nil {
 		return err
 	}
-	before, err := t.sample(srv, load)
+	before, err := t.sample(srv, loads)
 	if err != nil {
 		return err
 	}
 	if err := t.expect(srv, load, result.Ended, t.window+30*time.Second); err != nil {
 		return err
 	}
-	after, err := t.sample(srv, load)
+	after, err := t.sample(srv, loads)
 	if err != nil {
 		return err
+	}
+	if r.Memory, err = weigh(srv.pid()); err != nil {
+		return err
+	}
+	if second != nil {
+		select {
+		case <-second.ended:
+			return fmt.Errorf("beside: %w", t.blame(srv, second, second.failure()))
+		default:
+		}
 	}
 	line, err := load.line(30 * time.Second)
 	if err != nil {
@@ -131,15 +206,16 @@ func (t *trial) expect(srv, load *process, word string, timeout time.Duration) e
 func (t *trial) blame(srv, load *process, err error) error {
 	select {
 	case <-load.ended:
+		err = load.failure()
 		if load.exitStatus() == exitPayload {
 			return fmt.Errorf("%w: %w", errWrongPayload, err)
 		}
-	default:
+	case <-time.After(100 * time.Millisecond):
 	}
 	select {
 	case <-srv.ended:
 		return fmt.Errorf("server: %w; load: %w", srv.failure(), err)
-	case <-time.After(100 * time.Millisecond):
+	default:
 		return fmt.Errorf("load: %w%s", err, srv.errors.suffix())
 	}
 }
@@ -151,17 +227,31 @@ type sample struct {
 	serverCore, loadCore time.Duration // idle
 	stats                json.RawMessage
 	statsAt              time.Time
+	beside               uint64 // bytes that the second load has received
 }
 
-func (t *trial) sample(srv, load *process) (sample, error) {
+func (t *trial) sample(srv *process, loads []*process) (sample, error) {
 	s := sample{at: time.Now()}
 	var errs [4]error
 	s.server, errs[0] = processCPU(srv.pid())
-	s.load, errs[1] = processCPU(load.pid())
+	for _, p := range loads {
+		cpu, err := processCPU(p.pid())
+		s.load += cpu
+		errs[1] = errors.Join(errs[1], err)
+	}
 	s.serverCore, errs[2] = coreIdle(t.cores.Server)
 	s.loadCore, errs[3] = coreIdle(t.cores.Load)
 	if err := errors.Join(errs[:]...); err != nil {
-		return s, err
+		return s, t.blame(srv, loads[len(loads)-1], err)
+	}
+	if len(loads) > 1 {
+		told, err := loads[0].ask(control.Ask)
+		if err == nil {
+			err = json.Unmarshal(told, &s.beside)
+		}
+		if err != nil {
+			return s, fmt.Errorf("beside: %w", t.blame(srv, loads[0], err))
+		}
 	}
 	s.statsAt = time.Now()
 	var err error
@@ -186,6 +276,7 @@ func (r *row) sum(before, after sample) {
 	if r.RequestsPerSecond > 0 {
 		r.CPUPerRequest = r.ServerCPU * 1e6 / r.RequestsPerSecond
 	}
+	r.BesideBytesPerSecond = float64(after.beside-before.beside) / after.statsAt.Sub(before.statsAt).Seconds()
 	r.Before, r.After = before.stats, after.stats
 	var a, b control.Stats
 	if json.Unmarshal(before.stats, &a) == nil && json.Unmarshal(after.stats, &b) == nil && a.Enters != nil && b.Enters != nil && r.RequestsPerSecond > 0 {

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 				go handle(c)
 			}
 		}()
-		control.Serve(l.Addr(), nil)
+		control.Serve(nil, l.Addr())
 	}
 	os.Exit(m.Run())
 }
@@ -70,15 +70,20 @@ func echoUntil(c net.Conn, each func(n int, b []byte)) {
 	}
 }
 
-func TestTrialsTellWhatHappened(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds and runs the load generator")
-	}
+func skipWithoutRing(t *testing.T) {
+	t.Helper()
 	if r, err := ring.New(ring.Config{}); errors.Is(err, ring.ErrNotSupported) {
 		t.Skip("the load generator needs io_uring:", err)
 	} else if err == nil {
 		_ = r.Close()
 	}
+}
+
+func TestTrialsTellWhatHappened(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and runs the load generator")
+	}
+	skipWithoutRing(t)
 	ctx := context.Background()
 	bins, err := newBinaries(ctx)
 	if err != nil {

@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"example.com/ringnet/bench/internal/control"
+)
 
 // maxInFlight bounds the unanswered messages of one connection.
 const maxInFlight = 1 << 16
@@ -22,6 +26,7 @@ type conn struct {
 	receives uint32 // messages completed
 	times    []int64
 	mask     uint32
+	unacked  int // post: messages to be acknowledged
 
 	// What a driver has going.
 	sending   bool // a send, or a wait for room, is in flight
@@ -52,6 +57,9 @@ func (l *load) begin(c *conn, at int64) {
 	}
 	c.times[c.sends&c.mask] = at
 	c.sends++
+	if l.plan.mode == modeContent {
+		n = control.RequestBytes
+	}
 	c.due += n
 }
 
@@ -68,11 +76,9 @@ func (l *load) grow(c *conn) {
 // received compares what has come with what was sent, and counts the messages
 // that it completes. In a closed loop each of them begins another.
 func (l *load) received(c *conn, b []byte) error {
-	if err := l.pattern.mismatch(c.recvPos, b); err != nil {
-		return &payloadError{fmt.Errorf("connection %d, in message %d: %w", c.index, c.receives, err)}
+	if err := l.verify(c, b); err != nil {
+		return err
 	}
-	c.recvPos = l.pattern.advance(c.recvPos, len(b))
-	l.bytes += uint64(len(b))
 	// Messages that were due at the same time and are answered at the same time
 	// are counted in one go: with deep pipelines the counting would show.
 	due, answers := int64(0), int64(0)
@@ -101,6 +107,16 @@ func (l *load) received(c *conn, b []byte) error {
 	if answers > 0 {
 		l.answered(due, answers)
 	}
+	return nil
+}
+
+// verify compares what has come with the pattern.
+func (l *load) verify(c *conn, b []byte) error {
+	if err := l.pattern.mismatch(c.recvPos, b); err != nil {
+		return &payloadError{fmt.Errorf("connection %d, in message %d: %w", c.index, c.receives, err)}
+	}
+	c.recvPos = l.pattern.advance(c.recvPos, len(b))
+	l.bytes += uint64(len(b))
 	return nil
 }
 

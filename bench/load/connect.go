@@ -1,35 +1,78 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/ringnet/bench/internal/control"
 )
 
 // portsPerSource is how many connections go out from one source address. The
 // default range of ephemeral ports has 28,232.
 const portsPerSource = 25000
 
+// address is where the server is.
+type address struct {
+	network string         // tcp, udp or unix
+	ip      netip.AddrPort // of the first two
+	path    string         // of a Unix socket
+}
+
+func parseAddress(s string) (a address, err error) {
+	a.network, a.path = control.Network(s)
+	if a.network == "unix" {
+		if a.path == "" {
+			err = errors.New("the path is empty")
+		}
+		return a, err
+	}
+	a.ip, err = netip.ParseAddrPort(a.path)
+	return a, err
+}
+
+// String is the address as it is written.
+func (a address) String() string {
+	return control.Addr{Network: a.network, Address: a.path}.String()
+}
+
 // connect opens connection i to addr. Above portsPerSource connections to a
 // loopback address it takes further source addresses, 127.0.0.2 and so on.
-func connect(addr netip.AddrPort, i int) (int, error) {
-	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: addr.Addr().As16(), Port: int(addr.Port())})
-	if ip := addr.Addr().Unmap(); ip.Is4() {
-		family, to = unix.AF_INET, &unix.SockaddrInet4{Addr: ip.As4(), Port: int(addr.Port())}
+func connect(addr address, i int) (int, error) { return connectFrom(addr, i, i/portsPerSource) }
+
+// connectFrom does so from the n-th source address of a loopback.
+func connectFrom(addr address, i, n int) (int, error) {
+	var family int
+	var to unix.Sockaddr
+	ip := addr.ip.Addr().Unmap()
+	switch {
+	case addr.network == "unix":
+		family, to = unix.AF_UNIX, &unix.SockaddrUnix{Name: addr.path}
+	case ip.Is4():
+		family, to = unix.AF_INET, &unix.SockaddrInet4{Addr: ip.As4(), Port: int(addr.ip.Port())}
+	default:
+		family, to = unix.AF_INET6, &unix.SockaddrInet6{Addr: ip.As16(), Port: int(addr.ip.Port())}
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	kind := unix.SOCK_STREAM
+	if addr.network == "udp" {
+		kind = unix.SOCK_DGRAM
+	}
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
 	if err == unix.EMFILE {
 		return -1, fmt.Errorf("connection %d: %w: raise the limit of open files ('ulimit -n') or use fewer -conns", i, err)
 	}
 	if err != nil {
 		return -1, fmt.Errorf("connection %d: socket: %w", i, err)
 	}
-	if source := i / portsPerSource; source > 0 && family == unix.AF_INET && addr.Addr().IsLoopback() {
-		from := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(1 + source)}}
+	if n > 0 && family == unix.AF_INET && ip.IsLoopback() {
+		// The port is chosen by connect, which need not keep it from all others.
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		from := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(1 + n)}}
 		if err := unix.Bind(fd, from); err != nil {
 			_ = unix.Close(fd)
-			return -1, fmt.Errorf("connection %d: bind to 127.0.0.%d: %w", i, 1+source, err)
+			return -1, fmt.Errorf("connection %d: bind to %v: %w", i, netip.AddrFrom4(from.Addr), err)
 		}
 	}
 	err = unix.Connect(fd, to)
@@ -38,9 +81,6 @@ func connect(addr netip.AddrPort, i int) (int, error) {
 		if err = unix.Connect(fd, to); err == unix.EISCONN {
 			err = nil
 		}
-	}
-	if err == nil {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
 	if err != nil {
 		_ = unix.Close(fd)

@@ -45,13 +45,11 @@ func (d *direct) start(c *conn) error {
 
 func (d *direct) flush(c *conn) error {
 	for c.due > 0 && !c.sending {
-		n := min(c.due, maxChunk)
 		d.nCalls++
-		sent, errno := d.l.r.Send(int(c.fd), d.l.pattern.at(c.sendPos, n))
+		sent, errno := d.l.r.Send(int(c.fd), d.l.out.next(c), 0)
 		switch errno {
 		case 0:
-			c.due -= sent
-			c.sendPos = d.l.pattern.advance(c.sendPos, sent)
+			d.l.out.sent(c, sent)
 		case unix.EINTR:
 		case unix.EAGAIN:
 			e, err := entry(d.l.r)
@@ -104,7 +102,7 @@ func (d *direct) receive(c *conn) error {
 		case n == 0:
 			return fmt.Errorf("connection %d: the server closed it with %d messages unanswered", c.index, c.inFlight())
 		}
-		if err := d.l.received(c, d.hot[:n]); err != nil {
+		if err := d.l.take(c, d.hot[:n]); err != nil {
 			return err
 		}
 		if err := d.flush(c); err != nil {

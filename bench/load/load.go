@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -35,14 +36,20 @@ type load struct {
 	r       *ring.Ring
 	driver  driver
 	pattern pattern
-	conns   []conn // those of the plan's number that are open
+	out     source                        // what connections send
+	take    func(c *conn, b []byte) error // deals with what one has received
+	conns   []conn                        // those of the plan's number that are open
 
+	nap   time.Duration // the longest that it sleeps
 	epoch time.Time
 	now   int64 // nanoseconds since epoch, once per turn
 
 	requests uint64
 	bytes    uint64
 	missed   uint64
+	lost     uint64        // datagrams
+	late     uint64        // answers to them
+	seen     atomic.Uint64 // bytes, for others than this thread
 	latency  *hdrhistogram.Histogram
 	measured bool // the window is open
 }
@@ -96,6 +103,7 @@ func (l *load) run(until int64, s *schedule) error {
 				break
 			}
 		}
+		l.seen.Store(l.bytes)
 		if l.now >= until || (l.draining && l.idle()) {
 			return nil
 		}
@@ -119,7 +127,7 @@ func (l *load) enter(more bool, until int64, s *schedule) error {
 		return nil
 	}
 	l.tick()
-	wake := min(until, l.now+int64(time.Second))
+	wake := min(until, l.now+int64(l.nap))
 	if s != nil && !l.draining {
 		wake = min(wake, s.next)
 	}
@@ -147,7 +155,7 @@ func (l *load) report(window time.Duration) result.Report {
 	us := func(ns int64) float64 { return float64(ns) / 1e3 }
 	h := l.latency
 	return result.Report{
-		Requests: l.requests, Bytes: l.bytes, Seconds: window.Seconds(), Missed: l.missed,
+		Requests: l.requests, Bytes: l.bytes, Seconds: window.Seconds(), Missed: l.missed, Lost: l.lost, Late: l.late,
 		Connections: len(l.conns),
 		Latency: result.Latency{
 			Min: us(h.Min()), Mean: h.Mean() / 1e3,

@@ -55,12 +55,17 @@ func echoAll(c net.Conn) { _, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Rea
 // measured runs a plan and returns its report.
 func measured(t *testing.T, addr netip.AddrPort, flags ...string) (result.Report, error) {
 	t.Helper()
-	p, err := parsePlan(append([]string{"-addr", addr.String(), "-warmup", "20ms", "-window", "100ms"}, flags...))
+	return measuredAt(t, addr.String(), flags...)
+}
+
+func measuredAt(t *testing.T, addr string, flags ...string) (result.Report, error) {
+	t.Helper()
+	p, err := parsePlan(append([]string{"-addr", addr, "-warmup", "20ms", "-window", "100ms"}, flags...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := echo(p, &out); err != nil {
+	if err := turns(p, nil, &out); err != nil {
 		return result.Report{}, err
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -245,7 +250,10 @@ func TestSizesAlternateInBursts(t *testing.T) {
 func TestPlanRefusesWhatIsOutOfRange(t *testing.T) {
 	for _, flags := range []string{"", "-addr nowhere", "-addr 127.0.0.1:1 -size 0", "-addr 127.0.0.1:1 -size 64,x", "-addr 127.0.0.1:1 -conns 0",
 		"-addr 127.0.0.1:1 -pipeline 0", "-addr 127.0.0.1:1 -rate -1", "-addr 127.0.0.1:1 -mode fast", "-addr 127.0.0.1:1 -driver x",
-		"-addr 127.0.0.1:1 -window 0s", "-addr 127.0.0.1:1 -burst 0", "-addr 127.0.0.1:1 -mode idle -conns 2 -steps 3"} {
+		"-addr 127.0.0.1:1 -window 0s", "-addr 127.0.0.1:1 -burst 0", "-addr 127.0.0.1:1 -mode idle -conns 2 -steps 3",
+		"-addr unix:", "-addr udp:nowhere", "-addr udp:127.0.0.1:1 -size 4", "-addr udp:127.0.0.1:1 -size 64,65", "-addr udp:127.0.0.1:1 -rate 5", "-addr udp:127.0.0.1:1 -mode churn",
+		"-addr unix:/s -mode churn", "-addr 127.0.0.1:1 -mode churn -first nobody", "-addr 127.0.0.1:1 -mode post -pipeline 256", "-addr 127.0.0.1:1 -mode content -size 1,2",
+		"-addr 127.0.0.1:1 -mode slow", "-addr 127.0.0.1:1 -mode slow -window 0 -drip 0", "-addr 127.0.0.1:1 -timeout 0s"} {
 		if _, err := parsePlan(strings.Fields(flags)); err == nil {
 			t.Errorf("%q is taken", flags)
 		}

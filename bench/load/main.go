@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -30,10 +33,13 @@ func main() {
 		return
 	}
 	if err == nil {
-		if p.mode == "idle" {
+		switch p.mode {
+		case modeIdle:
 			err = hold(p, os.Stdin, os.Stdout)
-		} else {
-			err = echo(p, os.Stdout)
+		case modeSlow:
+			err = slow(p, os.Stdin, os.Stdout)
+		default:
+			err = turns(p, os.Stdin, os.Stdout)
 		}
 	}
 	var wrong *payloadError
@@ -49,10 +55,11 @@ func main() {
 
 // coolDown is how long the load goes on after the window, so that the runner can
 // read the clocks of a server that is still at work.
-const coolDown = 50 * time.Millisecond
+const coolDown = 100 * time.Millisecond
 
-// echo runs a closed or an open loop and reports to out.
-func echo(p plan, out io.Writer) error {
+// turns runs a closed or an open loop and reports to out; without a window it goes
+// on until the end of stdin.
+func turns(p plan, stdin io.Reader, out io.Writer) error {
 	// The ring belongs to its thread, and the thread stays on its core.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -67,12 +74,15 @@ func echo(p plan, out io.Writer) error {
 	if err := l.open(); err != nil {
 		return err
 	}
+	if p.window == 0 {
+		return l.endless(stdin, out)
+	}
 	return l.measure(out)
 }
 
 // newLoad makes a load with its ring and without connections.
 func newLoad(p plan) (*load, error) {
-	l := &load{plan: p, closed: p.rate == 0, epoch: time.Now(), latency: hdrhistogram.New(1, int64(time.Minute), 3)}
+	l := &load{plan: p, closed: p.rate == 0, epoch: time.Now(), nap: time.Second, latency: hdrhistogram.New(1, int64(time.Minute), 3)}
 	var err error
 	if l.pattern, err = newPattern(); err != nil {
 		return nil, err
@@ -91,21 +101,41 @@ func newLoad(p plan) (*load, error) {
 func (l *load) open() error {
 	// Connections keep their places: a pointer to one stays good.
 	l.conns = make([]conn, 0, l.plan.conns)
+	l.out = source{b: l.pattern.b, period: patternPeriod}
+	l.take = l.received
 	for i := range l.plan.conns {
-		fd, err := connect(l.plan.addr, i)
-		if err != nil {
-			return err
+		c := conn{fd: -1, index: int32(i), sendPos: l.pattern.start(i), recvPos: l.pattern.start(i)}
+		if l.plan.mode != modeChurn {
+			fd, err := connect(l.plan.addr, i)
+			if err != nil {
+				return err
+			}
+			c.fd = int32(fd)
+			if err := prepareSocket(fd, l.plan.addr); err != nil {
+				return fmt.Errorf("connection %d: %w", i, err)
+			}
 		}
-		l.conns = append(l.conns, conn{fd: int32(fd), index: int32(i), sendPos: l.pattern.start(i), recvPos: l.pattern.start(i)})
-		if err := unix.SetNonblock(fd, true); err != nil {
-			return fmt.Errorf("connection %d: %w", i, err)
-		}
+		l.conns = append(l.conns, c)
 	}
 	var err error
-	if l.plan.driver == "ringed" {
+	switch {
+	case l.plan.mode == modeChurn:
+		l.driver, err = newChurn(l)
+	case l.plan.addr.network == "udp":
+		l.driver, err = newDatagrams(l)
+	case l.plan.driver == "ringed":
 		l.driver, err = newRinged(l)
-	} else {
+	default:
 		l.driver, err = newDirect(l)
+	}
+	if err != nil {
+		return err
+	}
+	switch l.plan.mode {
+	case modeContent:
+		err = l.askForContent()
+	case modePost:
+		err = l.acknowledge()
 	}
 	if err != nil {
 		return err
@@ -118,13 +148,45 @@ func (l *load) open() error {
 	return nil
 }
 
+// prepareSocket makes a connected socket fit for the drivers.
+func prepareSocket(fd int, addr address) error {
+	if addr.network == "tcp" {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+			return err
+		}
+	}
+	return unix.SetNonblock(fd, true)
+}
+
 // close closes the connections and the ring. Memory that the kernel may still
 // touch is left to the end of the process.
 func (l *load) close() {
 	_ = l.r.Close()
 	for i := range l.conns {
-		_ = unix.Close(int(l.conns[i].fd))
+		if fd := int(l.conns[i].fd); fd >= 0 {
+			_ = unix.Close(fd)
+		}
 	}
+}
+
+// first begins the messages that a closed loop keeps in flight.
+func (l *load) first() error {
+	if l.plan.mode == modePost {
+		return nil // the server begins
+	}
+	n := l.plan.pipeline
+	if l.plan.mode == modeChurn {
+		n = 1 // one after the other
+	}
+	for i := range l.conns {
+		for range n {
+			l.begin(&l.conns[i], l.now)
+		}
+		if err := l.driver.flush(&l.conns[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // measure runs the phases, warm-up, window, cool-down and drain, and reports to out.
@@ -132,13 +194,8 @@ func (l *load) measure(out io.Writer) error {
 	var s *schedule
 	l.tick()
 	if l.closed {
-		for i := range l.conns {
-			for range l.plan.pipeline {
-				l.begin(&l.conns[i], l.now)
-			}
-			if err := l.driver.flush(&l.conns[i]); err != nil {
-				return err
-			}
+		if err := l.first(); err != nil {
+			return err
 		}
 	} else {
 		s = newSchedule(l.plan.rate, l.now)
@@ -148,7 +205,7 @@ func (l *load) measure(out io.Writer) error {
 	}
 
 	verified := l.bytes
-	l.requests, l.bytes, l.missed, l.measured = 0, 0, 0, true
+	l.requests, l.bytes, l.missed, l.lost, l.late, l.measured = 0, 0, 0, 0, 0, true
 	counters, calls, cpu := l.r.Counters(), l.driver.calls(), ownCPU()
 	fmt.Fprintln(out, result.Began)
 	l.tick()
@@ -177,6 +234,25 @@ func (l *load) measure(out io.Writer) error {
 	}
 	report.Verified = verified + l.bytes
 	return json.NewEncoder(out).Encode(report)
+}
+
+// endless keeps a closed loop up until the end of stdin, which ends the process.
+func (l *load) endless(stdin io.Reader, out io.Writer) error {
+	l.tick()
+	if err := l.first(); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, result.Holding)
+	go tell(&l.seen, stdin, out)
+	return l.run(math.MaxInt64, nil)
+}
+
+// tell answers each line of stdin by a number, and ends the process at its end.
+func tell(n *atomic.Uint64, stdin io.Reader, out io.Writer) {
+	for in := bufio.NewScanner(stdin); in.Scan(); {
+		fmt.Fprintln(out, n.Load())
+	}
+	os.Exit(0)
 }
 
 // ownCPU is the time that this process has spent on a CPU, in seconds.

@@ -3,23 +3,19 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
 
+	"example.com/ringnet/bench/internal/payload"
 	"example.com/ringnet/ring"
 )
 
-// patternPeriod is after how many bytes the pattern repeats. A prime, so that no
-// size of message or buffer divides it: bytes that are lost, doubled, swapped or
-// from another connection do not fit, unless they are off by exactly this much.
-// Small, so that it stays in the first-level cache.
-const patternPeriod = 16381
+const patternPeriod = payload.Period
 
 // maxChunk is the most bytes that one send or receive moves.
 const maxChunk = 256 << 10
 
-// pattern is what every connection sends: one endless stream that repeats after
-// patternPeriod bytes, and in which each connection starts elsewhere. It is
-// mapped memory, so sends take their bytes straight from it.
+// pattern is what every connection sends: the stream of package payload, in which
+// each connection starts elsewhere. It is mapped memory, so sends take their bytes
+// straight from it.
 type pattern struct {
 	b []byte // patternPeriod + maxChunk bytes
 }
@@ -29,13 +25,7 @@ func newPattern() (pattern, error) {
 	if err != nil {
 		return pattern{}, fmt.Errorf("map the pattern: %w", err)
 	}
-	random := rand.New(rand.NewPCG(1, 2))
-	for i := range patternPeriod {
-		b[i] = byte(random.Uint32())
-	}
-	for n := patternPeriod; n < len(b); n *= 2 {
-		copy(b[n:], b[:n])
-	}
+	payload.Fill(b)
 	return pattern{b}, nil
 }
 
@@ -65,4 +55,31 @@ func (p pattern) mismatch(pos uint32, got []byte) error {
 		at++
 	}
 	return fmt.Errorf("byte %d of %d is %#02x, sent was %#02x", at, len(got), got[at], want[at])
+}
+
+// source is what connections send: bytes that repeat after period. With a stride
+// each connection has its own, so far apart.
+type source struct {
+	b      []byte
+	period uint32
+	stride int
+}
+
+// next is what c sends next: a part of what is due, at most maxChunk bytes.
+func (s source) next(c *conn) []byte {
+	from := s.stride*int(c.index) + int(c.sendPos)
+	n := min(c.due, maxChunk, len(s.b)-from)
+	if s.stride > 0 {
+		n = min(n, int(s.period-c.sendPos))
+	}
+	return s.b[from : from+n]
+}
+
+// sent takes n bytes off what is due.
+func (s source) sent(c *conn, n int) {
+	c.due -= n
+	c.sendPos += uint32(n)
+	if c.sendPos >= s.period {
+		c.sendPos %= s.period
+	}
 }

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,8 +12,8 @@ import (
 
 // plan is what the flags ask for.
 type plan struct {
-	addr     netip.AddrPort
-	mode     string        // echo or idle
+	addr     address
+	mode     string
 	conns    int           // connections
 	sizes    []int         // of messages, in bytes, in turn
 	burst    int           // messages of one size before the next size
@@ -23,7 +23,31 @@ type plan struct {
 	window   time.Duration // the measured window
 	steps    int           // idle: in how many equal steps the connections open
 	driver   string        // ringed, direct, or auto: by the largest size
+	first    string        // churn: who closes first, client, server, or client by a reset
+	timeout  time.Duration // datagrams: when an answer is given up
+	cold     string        // content: each connection asks for its part of this file, which it drops from the page cache
+	drip     int           // slow: bytes that a connection reads at a time
+	every    time.Duration // slow: and how often
 }
+
+// What a load does.
+const (
+	modeEcho    = "echo"    // messages come back as they were sent
+	modeIdle    = "idle"    // connections echo one message each and rest
+	modeChurn   = "churn"   // a connection for each message
+	modePost    = "post"    // the server sends on its own accord; what came is acknowledged
+	modeContent = "content" // requests are answered by content
+	modeSlow    = "slow"    // the same, read slowly
+)
+
+var modes = []string{modeEcho, modeIdle, modeChurn, modePost, modeContent, modeSlow}
+
+// Who closes a connection first.
+const (
+	firstClient = "client"
+	firstServer = "server"
+	firstReset  = "reset" // the client, by a reset
+)
 
 // ringedBytes is the largest message that the ringed driver is chosen for. From
 // about this size on, chopping a message up into ring buffers costs more than
@@ -32,29 +56,35 @@ const ringedBytes = 8 << 10
 
 // maxMessage bounds a message; the positions in the pattern and the chunks are
 // made for it.
-const maxMessage = 64 << 20
+const maxMessage = 256 << 20
 
 func parsePlan(args []string) (plan, error) {
 	var p plan
 	var addr, sizes string
 	fs := flag.NewFlagSet("load", flag.ContinueOnError)
-	fs.StringVar(&addr, "addr", "", "server's address, HOST:PORT")
-	fs.StringVar(&p.mode, "mode", "echo", "echo, or idle: open connections, echo one message on each, hold them")
+	fs.StringVar(&addr, "addr", "", "server's address: HOST:PORT, udp:HOST:PORT or unix:PATH")
+	fs.StringVar(&p.mode, "mode", modeEcho, "echo; idle: open connections, echo one message on each, hold them; churn: a connection for each message; "+
+		"post: acknowledge what the server sends; content: ask for -size bytes; slow: the same, and read them slowly")
 	fs.IntVar(&p.conns, "conns", 64, "connections")
 	fs.StringVar(&sizes, "size", "64", "bytes in a message; several sizes (64,65536) alternate on each connection")
 	fs.IntVar(&p.burst, "burst", 16, "messages of one size in a row, when sizes alternate")
 	fs.IntVar(&p.pipeline, "pipeline", 1, "messages in flight on each connection")
 	fs.Float64Var(&p.rate, "rate", 0, "requests per second over all connections, as an open loop; 0 is a closed loop")
 	fs.DurationVar(&p.warmup, "warmup", time.Second/2, "time before the measured window")
-	fs.DurationVar(&p.window, "window", 3*time.Second, "measured window")
+	fs.DurationVar(&p.window, "window", 3*time.Second, "measured window; 0: until the end of standard input (content and slow)")
 	fs.IntVar(&p.steps, "steps", 2, "idle mode: open the connections in so many steps")
 	fs.StringVar(&p.driver, "driver", "auto", "how to send and receive: ringed, direct or auto")
+	fs.StringVar(&p.first, "first", firstClient, "churn: who closes first: client, server, or reset: the client, by a reset")
+	fs.DurationVar(&p.timeout, "timeout", 100*time.Millisecond, "datagrams: after how long without an answer one is lost")
+	fs.StringVar(&p.cold, "cold", "", "content: the file that it comes from; each connection asks for its own part, which is dropped from the page cache")
+	fs.IntVar(&p.drip, "drip", 4096, "slow: bytes that each connection reads at a time")
+	fs.DurationVar(&p.every, "every", 100*time.Millisecond, "slow: and how often")
 	if err := fs.Parse(args); err != nil {
 		return p, err
 	}
 	var err error
-	if p.addr, err = netip.ParseAddrPort(addr); err != nil {
-		return p, fmt.Errorf("-addr %q: %w: give an IP address and a port, such as 127.0.0.1:9000", addr, err)
+	if p.addr, err = parseAddress(addr); err != nil {
+		return p, fmt.Errorf("-addr %q: %w: give an IP address and a port, such as 127.0.0.1:9000 or udp:127.0.0.1:9000, or unix:PATH", addr, err)
 	}
 	for s := range strings.SplitSeq(strings.ReplaceAll(sizes, "+", ","), ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(s))
@@ -68,8 +98,14 @@ func parsePlan(args []string) (plan, error) {
 
 func (p *plan) check() error {
 	switch {
-	case p.mode != "echo" && p.mode != "idle":
-		return fmt.Errorf("-mode %q: use echo or idle", p.mode)
+	case !slices.Contains(modes, p.mode):
+		return fmt.Errorf("-mode %q: use one of %s", p.mode, strings.Join(modes, ", "))
+	case p.addr.network == "udp" && p.mode != modeEcho:
+		return fmt.Errorf("-mode %s: over UDP there is only echo", p.mode)
+	case p.addr.network != "tcp" && p.mode == modeChurn:
+		return fmt.Errorf("-mode churn: it is for TCP, not for %s", p.addr.network)
+	case p.rate > 0 && (p.mode != modeEcho || p.addr.network == "udp"):
+		return errors.New("-rate: only echo over streams has an open loop")
 	case p.conns < 1 || p.conns > 1<<20:
 		return fmt.Errorf("-conns %d: it must be from 1 to %d", p.conns, 1<<20)
 	case p.burst < 1:
@@ -78,9 +114,23 @@ func (p *plan) check() error {
 		return fmt.Errorf("-pipeline %d: it must be from 1 to %d", p.pipeline, maxInFlight)
 	case p.rate < 0 || p.rate > 1e8:
 		return fmt.Errorf("-rate %g: it must be from 0 to 1e8 requests per second", p.rate)
-	case p.warmup < 0 || p.window <= 0:
-		return errors.New("-warmup must not be negative and -window must be positive")
-	case p.mode == "idle" && (p.steps < 1 || p.steps > p.conns):
+	case p.warmup < 0 || p.window < 0 || (p.window == 0 && p.mode != modeContent && p.mode != modeSlow):
+		return errors.New("-warmup must not be negative and -window must be positive; only the modes content and slow have an endless one")
+	case p.mode == modeSlow && p.window != 0:
+		return errors.New("-mode slow: it has no window: give -window 0")
+	case p.drip < 1 || p.drip > maxChunk || p.every < time.Millisecond:
+		return fmt.Errorf("-drip %d, -every %v: they must be from 1 to %d bytes, and at least 1ms", p.drip, p.every, maxChunk)
+	case p.timeout < time.Millisecond:
+		return fmt.Errorf("-timeout %v: it must be at least 1ms", p.timeout)
+	case p.first != firstClient && p.first != firstServer && p.first != firstReset:
+		return fmt.Errorf("-first %q: use client, server or reset", p.first)
+	case p.mode != modeEcho && len(p.sizes) > 1:
+		return fmt.Errorf("-size: mode %s has messages of one size", p.mode)
+	case p.addr.network == "udp" && (len(p.sizes) > 1 || p.sizes[0] < datagramMin || p.sizes[0] > datagramMax):
+		return fmt.Errorf("-size: datagrams have one size, from %d to %d bytes", datagramMin, datagramMax)
+	case p.mode == modePost && p.pipeline > ackMax:
+		return fmt.Errorf("-pipeline %d: mode post has at most %d messages unacknowledged", p.pipeline, ackMax)
+	case p.mode == modeIdle && (p.steps < 1 || p.steps > p.conns):
 		return fmt.Errorf("-steps %d: it must be from 1 to the number of connections", p.steps)
 	}
 	switch p.driver {

@@ -11,7 +11,9 @@ const (
 	Ended = "measured"  // the window is over
 
 	// Holding says, in idle mode, that as many connections are open as were
-	// asked for. The load generator goes on when it reads a line.
+	// asked for. The load generator goes on when it reads a line. In a load
+	// without a window it says that the load is on, until the end of standard
+	// input; each line of it is answered by the number of bytes received.
 	Holding = "holding"
 )
 
@@ -24,6 +26,9 @@ type Report struct {
 	// Missed counts requests of an open loop that were not sent because too many
 	// were unanswered on their connection.
 	Missed uint64 `json:",omitempty"`
+	// Lost counts datagrams whose answer did not come in time, Late answers that
+	// came after that.
+	Lost, Late uint64 `json:",omitempty"`
 
 	Enters      uint64  // io_uring_enter calls of the load generator
 	Waits       uint64  // of those, the ones that could sleep

@@ -26,37 +26,50 @@ static void die(const char *what)
 /* options are the flags; buf_bytes keeps its value when -buf is not given. */
 struct options {
 	struct sockaddr_in addr;
+	struct sockaddr_in content;	/* where content is served, if that was asked for */
+	const char *file;		/* that it comes from */
+	const char *how;		/* in which way */
 	unsigned buf_bytes;
 };
 
-static void parse_options(int argc, char **argv, struct options *o)
+static void parse_address(const char *addr, struct sockaddr_in *to)
 {
-	const char *addr = "127.0.0.1:0";
-
-	for (int i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "-addr") && i + 1 < argc) {
-			addr = argv[++i];
-		} else if (!strcmp(argv[i], "-buf") && i + 1 < argc) {
-			o->buf_bytes = (unsigned)strtoul(argv[++i], NULL, 10);
-		} else {
-			fprintf(stderr, "unknown flag %s: use -addr HOST:PORT and -buf BYTES\n", argv[i]);
-			exit(2);
-		}
-	}
 	char host[64];
 	const char *colon = strrchr(addr, ':');
+
 	if (!colon || (size_t)(colon - addr) >= sizeof(host)) {
 		fprintf(stderr, "address %s: want HOST:PORT with an IPv4 host\n", addr);
 		exit(2);
 	}
 	memcpy(host, addr, colon - addr);
 	host[colon - addr] = 0;
-	memset(&o->addr, 0, sizeof(o->addr));
-	o->addr.sin_family = AF_INET;
-	o->addr.sin_port = htons((uint16_t)atoi(colon + 1));
-	if (inet_pton(AF_INET, host, &o->addr.sin_addr) != 1) {
+	memset(to, 0, sizeof(*to));
+	to->sin_family = AF_INET;
+	to->sin_port = htons((uint16_t)atoi(colon + 1));
+	if (inet_pton(AF_INET, host, &to->sin_addr) != 1) {
 		fprintf(stderr, "address %s: %s is no IPv4 address\n", addr, host);
 		exit(2);
+	}
+}
+
+static void parse_options(int argc, char **argv, struct options *o)
+{
+	parse_address("127.0.0.1:0", &o->addr);
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "-addr") && i + 1 < argc) {
+			parse_address(argv[++i], &o->addr);
+		} else if (!strcmp(argv[i], "-buf") && i + 1 < argc) {
+			o->buf_bytes = (unsigned)strtoul(argv[++i], NULL, 10);
+		} else if (!strcmp(argv[i], "-content") && i + 1 < argc) {
+			parse_address(argv[++i], &o->content);
+		} else if (!strcmp(argv[i], "-file") && i + 1 < argc) {
+			o->file = argv[++i];
+		} else if (!strcmp(argv[i], "-how") && i + 1 < argc) {
+			o->how = argv[++i];
+		} else {
+			fprintf(stderr, "unknown flag %s: use -addr HOST:PORT and -buf BYTES, and for content -content HOST:PORT, -file PATH and -how WAY\n", argv[i]);
+			exit(2);
+		}
 	}
 	if (o->buf_bytes < 64 || o->buf_bytes > 16u << 20) {
 		fprintf(stderr, "-buf %u: want 64 to 16777216 bytes\n", o->buf_bytes);
@@ -65,7 +78,7 @@ static void parse_options(int argc, char **argv, struct options *o)
 }
 
 /* listen_on opens the listener; accepted sockets inherit TCP_NODELAY from it. */
-static int listen_on(const struct options *o, int extra_type)
+static int listen_on(const struct sockaddr_in *addr, int extra_type)
 {
 	int on = 1;
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | extra_type, 0);
@@ -75,14 +88,14 @@ static int listen_on(const struct options *o, int extra_type)
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
 	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
 		die("setsockopt");
-	if (bind(fd, (const struct sockaddr *)&o->addr, sizeof(o->addr)) < 0)
+	if (bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0)
 		die("bind");
 	if (listen(fd, 4096) < 0)
 		die("listen");
 	return fd;
 }
 
-static void say_ready(int fd)
+static void say_address(int fd)
 {
 	struct sockaddr_in a;
 	socklen_t n = sizeof(a);
@@ -91,7 +104,17 @@ static void say_ready(int fd)
 	if (getsockname(fd, (struct sockaddr *)&a, &n) < 0)
 		die("getsockname");
 	inet_ntop(AF_INET, &a.sin_addr, host, sizeof(host));
-	printf("ready %s:%u\n", host, ntohs(a.sin_port));
+	printf(" %s:%u", host, ntohs(a.sin_port));
+}
+
+/* say_ready tells the addresses of the listeners; content is -1 without a second. */
+static void say_ready(int fd, int content)
+{
+	printf("ready");
+	say_address(fd);
+	if (content >= 0)
+		say_address(content);
+	printf("\n");
 	fflush(stdout);
 }
 

@@ -132,10 +132,10 @@ int main(int argc, char **argv)
 	ep = epoll_create1(EPOLL_CLOEXEC);
 	if (!conns || !hot || ep < 0)
 		die("set up");
-	listener = listen_on(&o, SOCK_NONBLOCK);
+	listener = listen_on(&o.addr, SOCK_NONBLOCK);
 	watch(EPOLL_CTL_ADD, listener, EPOLLIN);
 	watch(EPOLL_CTL_ADD, STDIN_FILENO, EPOLLIN);
-	say_ready(listener);
+	say_ready(listener, -1);
 
 	static struct epoll_event events[MAX_EVENTS];
 	for (;;) {

@@ -358,12 +358,12 @@ int main(int argc, char **argv)
 
 	parse_options(argc, argv, &o);
 	buf_bytes = o.buf_bytes;
-	listener = listen_on(&o, 0);
+	listener = listen_on(&o.addr, 0);
 	set_up();
 	publish();
 	arm_accept();
 	arm_control();
-	say_ready(listener);
+	say_ready(listener, -1);
 
 	for (;;) {
 		enters++;

@@ -49,10 +49,10 @@ func main() {
 		runtime.LockOSThread()
 		control.Fail(s.run())
 	}()
-	control.Serve(local, func() any {
+	control.Serve(func() any {
 		n := s.enters.Load()
-		return control.Stats{Enters: &n}
-	})
+		return control.Stats{Enters: &n, Heap: control.Heap()}
+	}, local)
 }
 
 type server struct {

@@ -1,4 +1,4 @@
-// Command gnet is an echo server on panjf2000/gnet with one event loop.
+// Command gnet is servers on panjf2000/gnet with one event loop.
 package main
 
 import (
@@ -14,24 +14,51 @@ import (
 )
 
 func main() {
-	addr := flag.String("addr", "127.0.0.1:0", "address to listen on")
+	addr := flag.String("addr", "127.0.0.1:0", "address to listen on: HOST:PORT, udp:HOST:PORT or unix:PATH")
 	edge := flag.Bool("edge", false, "edge-triggered epoll")
+	end := flag.Int("close", 0, "close each connection after so many bytes; 0: when the peer does")
+	p := poster{}
+	flag.IntVar(&p.conns, "post", 0, "send messages to so many connections, and echo nothing")
+	flag.IntVar(&p.size, "size", 64, "-post: bytes in a message")
+	flag.IntVar(&p.window, "window", 16, "-post: messages that may be unacknowledged")
+	flag.Bool("broadcast", false, "-post: each message to all connections at once; here that is one after the other anyway")
 	flag.Parse()
+
+	network, address := control.Network(*addr)
+	b := booter{network: network, address: address}
+	var handler gnet.EventHandler
+	switch {
+	case p.conns > 0:
+		p.booter = b
+		handler = p.start()
+	case *end > 0:
+		handler = &closer{booter: b, size: *end}
+	default:
+		handler = &echo{booter: b}
+	}
 	// One loop that also accepts: with SO_REUSEPORT gnet needs no second
 	// reactor, and the one thread there is has one core.
-	err := gnet.Run(&server{}, "tcp://"+*addr,
-		gnet.WithMulticore(false), gnet.WithNumEventLoop(1), gnet.WithReusePort(true), gnet.WithLockOSThread(true),
+	err := gnet.Run(handler, network+"://"+address,
+		gnet.WithMulticore(false), gnet.WithNumEventLoop(1), gnet.WithReusePort(network != "unix"), gnet.WithLockOSThread(true),
 		gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithEdgeTriggeredIO(*edge), gnet.WithLogger(quiet{}))
 	if err != nil {
 		control.Fail(err)
 	}
 }
 
-type server struct{ gnet.BuiltinEventEngine }
+// booter tells the address once the server listens.
+type booter struct {
+	gnet.BuiltinEventEngine
+	network, address string
+}
 
 // OnBoot tells the address, which only the listener's descriptor knows when the
 // system chose the port.
-func (*server) OnBoot(e gnet.Engine) gnet.Action {
+func (b booter) OnBoot(e gnet.Engine) gnet.Action {
+	if b.network == "unix" {
+		go control.Serve(nil, control.Addr{Network: b.network, Address: b.address})
+		return gnet.None
+	}
 	fd, err := e.Dup()
 	if err != nil {
 		control.Fail(err)
@@ -46,13 +73,16 @@ func (*server) OnBoot(e gnet.Engine) gnet.Action {
 	if !ok {
 		control.Fail(fmt.Errorf("listener's address is %T: give an IPv4 address", sa))
 	}
-	go control.Serve(&net.TCPAddr{IP: a.Addr[:], Port: a.Port}, nil)
+	local := &net.TCPAddr{IP: a.Addr[:], Port: a.Port}
+	go control.Serve(nil, control.Addr{Network: b.network, Address: local.String()})
 	return gnet.None
 }
 
-// OnTraffic writes back what has come. Write sends at once from the loop's
-// buffer and keeps a copy only of what the socket does not take.
-func (*server) OnTraffic(c gnet.Conn) gnet.Action {
+type echo struct{ booter }
+
+// OnTraffic writes back what has come, bytes or one datagram. Write sends at once
+// from the loop's buffer and keeps a copy only of what the socket does not take.
+func (*echo) OnTraffic(c gnet.Conn) gnet.Action {
 	b, err := c.Next(-1)
 	if err != nil {
 		return gnet.Close
@@ -61,6 +91,22 @@ func (*server) OnTraffic(c gnet.Conn) gnet.Action {
 		return gnet.Close
 	}
 	return gnet.None
+}
+
+// closer answers one message on each connection, and closes it.
+type closer struct {
+	booter
+	size int
+}
+
+func (h *closer) OnTraffic(c gnet.Conn) gnet.Action {
+	if c.InboundBuffered() < h.size {
+		return gnet.None
+	}
+	if b, err := c.Next(h.size); err == nil {
+		_, _ = c.Write(b)
+	}
+	return gnet.Close
 }
 
 // quiet is a logger that tells only errors, and not on standard output, which

@@ -25,7 +25,7 @@ func main() {
 		control.Fail(err)
 	}
 	go func() { control.Fail(loop.Serve(l)) }()
-	control.Serve(l.Addr(), nil)
+	control.Serve(nil, l.Addr())
 }
 
 // echo is called on a pooled goroutine when data has come, and not again for the

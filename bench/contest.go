@@ -5,14 +5,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
 	"time"
 )
 
-// echoPlan is what the flags of the echo benchmark ask for.
-type echoPlan struct {
+// contestPlan is what the flags of a benchmark ask for.
+type contestPlan struct {
+	*benchmark
 	cells   []cell
 	servers []server
 	bases   []string // servers that others are compared with
@@ -21,25 +23,38 @@ type echoPlan struct {
 	warmup  time.Duration
 	json    string
 	cores   cores
+	beside  cell // the shape of the second load, where there is one
 }
 
-func parseEcho(args []string) (echoPlan, error) {
-	var p echoPlan
+func (b *benchmark) parse(args []string) (contestPlan, error) {
+	p := contestPlan{benchmark: b}
 	var one cell
-	var cells, sizes, servers, bases string
+	var cells, sizes, servers, bases, second string
 	var seconds, warmup float64
-	fs := flag.NewFlagSet("bench echo", flag.ContinueOnError)
-	fs.StringVar(&cells, "cells", "", "several loads in one run, CONNSxSIZExPIPELINE[@RATE],…: 64x64x1,1000x64x1,16x64+65536x1,1x64x1@1000; instead of -conns, -size, -pipeline and -rate")
-	fs.IntVar(&one.Conns, "conns", 64, "connections")
-	fs.StringVar(&sizes, "size", "64", "bytes in a message; several sizes (64,65536) alternate on each connection")
-	fs.IntVar(&one.Pipeline, "pipeline", 1, "messages in flight on each connection")
-	fs.Float64Var(&one.Rate, "rate", 0, "requests per second in all, as an open loop; 0 is a closed loop: as fast as answers come")
+	fs := flag.NewFlagSet("bench "+b.name, flag.ContinueOnError)
+	about := "loads, CONNSxSIZExPIPELINE[@RATE],…"
+	if len(b.kinds) > 1 {
+		about += ", each with its kind and a colon in front: " + strings.Join(b.kindNames(), ", ")
+	}
+	if b.single {
+		about = "several loads in one run, CONNSxSIZExPIPELINE[@RATE],…: 64x64x1,1000x64x1,16x64+65536x1,1x64x1@1000; instead of -conns, -size, -pipeline and -rate"
+		fs.IntVar(&one.Conns, "conns", 64, "connections")
+		fs.StringVar(&sizes, "size", "64", "bytes in a message; several sizes (64,65536) alternate on each connection")
+		fs.IntVar(&one.Pipeline, "pipeline", 1, "messages in flight on each connection")
+		fs.Float64Var(&one.Rate, "rate", 0, "requests per second in all, as an open loop; 0 is a closed loop: as fast as answers come")
+		fs.StringVar(&cells, "cells", "", about)
+	} else {
+		fs.StringVar(&cells, "cells", b.cells, about)
+	}
+	if b.beside != "" {
+		fs.StringVar(&second, "beside", b.beside, "the load beside the measured one: CONNSxSIZE, connections and bytes that each asks for at a time")
+	}
 	fs.IntVar(&one.Burst, "burst", 16, "messages of one size in a row, when sizes alternate")
 	fs.Float64Var(&seconds, "seconds", 3, "length of each measured window")
 	fs.Float64Var(&warmup, "warmup", -1, "seconds before each window; -1 is a third of -seconds, at most 0.5")
 	fs.IntVar(&p.rounds, "rounds", 5, "rounds; each server has one turn in each")
-	fs.StringVar(&servers, "servers", "", "servers, in the order of the table: "+strings.Join(names(catalog), ",")+" (default: "+strings.Join(names(ordinary()), ",")+")")
-	fs.StringVar(&bases, "base", "uring-c,epoll-c,gnet,std", "servers that the others are compared with")
+	fs.StringVar(&servers, "servers", "", "servers, in the order of the table: "+strings.Join(names(b.servers), ",")+" (default: "+strings.Join(names(ordinary(b.servers)), ",")+")")
+	fs.StringVar(&bases, "base", b.bases, "servers that the others are compared with")
 	fs.StringVar(&p.json, "json", "", "file for the raw rows, or off (default: one named by the time in bench/results)")
 	fs.IntVar(&p.cores.Server, "server-core", -1, "core of the server; -1 is the last one")
 	fs.IntVar(&p.cores.Load, "load-core", -1, "core of the load generator; -1 is the first one")
@@ -47,10 +62,10 @@ func parseEcho(args []string) (echoPlan, error) {
 		return p, err
 	}
 	if fs.NArg() > 0 {
-		return p, fmt.Errorf("%q is not a flag: see bench echo -h", fs.Arg(0))
+		return p, fmt.Errorf("%q is not a flag: see bench %s -h", fs.Arg(0), b.name)
 	}
 	var err error
-	if cells == "" {
+	if b.single && cells == "" {
 		if one.Sizes, err = parseSizes(sizes); err != nil {
 			return p, fmt.Errorf("-size %q: %w", sizes, err)
 		}
@@ -63,11 +78,20 @@ func parseEcho(args []string) (echoPlan, error) {
 	}
 	for i := range p.cells {
 		p.cells[i].Burst = one.Burst
+		if _, err := b.kindOf(p.cells[i]); err != nil {
+			return p, err
+		}
 	}
-	if p.servers, err = choose(servers); err != nil {
+	if b.beside != "" {
+		if p.beside, err = parseCell(second + "x1"); err != nil {
+			return p, fmt.Errorf("-beside: %w", err)
+		}
+		p.beside.Burst = 1
+	}
+	if p.servers, err = choose(b.servers, servers); err != nil {
 		return p, err
 	}
-	if p.bases, err = chooseBases(bases, p.servers); err != nil {
+	if p.bases, err = chooseBases(bases, b.servers, p.servers); err != nil {
 		return p, err
 	}
 	switch {
@@ -87,15 +111,32 @@ func parseEcho(args []string) (echoPlan, error) {
 	return p, err
 }
 
+// contentBytes is how long the file has to be that servers send from; 0 for none.
+func (p *contestPlan) contentBytes() int {
+	n := 0
+	for _, s := range p.servers {
+		switch {
+		case !s.file:
+		case s.beside != nil && s.beside.cold:
+			n = max(n, p.beside.Conns*p.beside.largest())
+		default:
+			for _, c := range p.cells {
+				n = max(n, c.largest())
+			}
+		}
+	}
+	return n
+}
+
 // chooseBases checks the names, and leaves out bases that are not measured.
-func chooseBases(list string, servers []server) ([]string, error) {
+func chooseBases(list string, all, servers []server) ([]string, error) {
 	var bases []string
 	for name := range strings.SplitSeq(list, ",") {
 		if name = strings.TrimSpace(name); name == "" {
 			continue
 		}
-		if _, ok := find(name); !ok {
-			return nil, fmt.Errorf("-base: there is no server %q: choose from %s", name, strings.Join(names(catalog), ", "))
+		if _, ok := find(all, name); !ok {
+			return nil, fmt.Errorf("-base: there is no server %q: choose from %s", name, strings.Join(names(all), ", "))
 		}
 		if slices.Contains(names(servers), name) {
 			bases = append(bases, name)
@@ -104,9 +145,9 @@ func chooseBases(list string, servers []server) ([]string, error) {
 	return bases, nil
 }
 
-// echo runs the echo benchmark.
-func echo(ctx context.Context, args []string) error {
-	p, err := parseEcho(args)
+// run runs the benchmark and writes its tables to w.
+func (b *benchmark) run(ctx context.Context, args []string, w io.Writer) error {
+	p, err := b.parse(args)
 	if err != nil {
 		return err
 	}
@@ -120,12 +161,15 @@ func echo(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	rec, err := newRecord[row](p.json, bins.module, describe(ctx, "echo", args, bins.module, p.cores))
+	rec, err := newRecord[row](p.json, bins.module, describe(ctx, b.name, args, bins.module, p.cores))
 	if err != nil {
 		return err
 	}
 	if p.cores.Server == p.cores.Load {
 		fmt.Fprintln(os.Stderr, "bench: there is only one core: the load generator takes its time from the server, and rates say little")
+	}
+	if err := bins.writeContent(p.contentBytes()); err != nil {
+		return err
 	}
 	// Out of the way of the server; only now, since the compiler wants all cores.
 	if err := moveTo(p.cores.Load); err != nil {
@@ -133,13 +177,16 @@ func echo(ctx context.Context, args []string) error {
 	}
 	err = p.contest(ctx, bins, able, show, rec)
 	show.clear()
-	printHead(os.Stdout, rec.About)
+	printHead(w, rec.About)
 	for _, c := range p.cells {
-		printCell(os.Stdout, c, p.servers, p.bases, rec.Rows)
+		p.printCell(w, c, rec.Rows)
 	}
-	failed := printTrouble(os.Stdout, rec.Rows, absent)
+	if b.notes != "" {
+		fmt.Fprintf(w, "\n%s", b.notes)
+	}
+	failed := printTrouble(w, rec.Rows, absent)
 	if rec.path != "" && len(rec.Rows) > 0 {
-		fmt.Printf("\nraw rows: %s\n", shortPath(rec.path))
+		fmt.Fprintf(w, "\nraw rows: %s\n", shortPath(rec.path))
 	}
 	return errors.Join(err, failed)
 }
@@ -169,16 +216,31 @@ func (b *binaries) buildAll(ctx context.Context, show *progress, list []server) 
 
 // contest makes a row for each cell, round and server. Only what makes going on
 // pointless is an error; a trial that fails is a row that says so.
-func (p *echoPlan) contest(ctx context.Context, bins *binaries, able []server, show *progress, rec *record[row]) error {
-	show.steps(len(p.cells) * p.rounds * len(able))
+func (p *contestPlan) contest(ctx context.Context, bins *binaries, able []server, show *progress, rec *record[row]) error {
+	turnsOf := func(k kind) []server {
+		return slices.DeleteFunc(slices.Clone(able), func(s server) bool { return !s.takes(k) })
+	}
+	steps := 0
 	for _, c := range p.cells {
+		k, err := p.kindOf(c)
+		if err != nil {
+			return err
+		}
+		steps += p.rounds * len(turnsOf(k))
+	}
+	show.steps(steps)
+	for _, c := range p.cells {
+		k, err := p.kindOf(c)
+		if err != nil {
+			return err
+		}
 		for round := range p.rounds {
-			for _, s := range turns(able, round) {
+			for _, s := range turns(turnsOf(k), round) {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
 				show.say("%v  round %d of %d  %s", c, round+1, p.rounds, s.name)
-				t := trial{server: s, cell: c, round: round + 1, window: p.window, warmup: p.warmup, cores: p.cores}
+				t := trial{server: s, kind: k, cell: c, round: round + 1, window: p.window, warmup: p.warmup, cores: p.cores, beside: p.beside}
 				if err := rec.add(t.run(ctx, bins)); err != nil {
 					return err
 				}
