@@ -6,6 +6,8 @@ var udpBenchmark = benchmark{
 	name: "udp",
 	what: "speed of echo servers over UDP, from many sources",
 	servers: []server{
+		{name: "ringnet", what: "this library", dir: "servers/ringnet"},
+		{name: "ringnet-epoll", what: "this library on epoll", dir: "servers/ringnet", flags: []string{"-engine", "epoll"}},
 		{name: "std", what: "Go's net, one goroutine", dir: "servers/std"},
 		{name: "gnet", what: "panjf2000/gnet, one loop", dir: "servers/gnet"},
 	},
@@ -46,6 +48,8 @@ var postBenchmark = benchmark{
 	name: "post",
 	what: "messages that another goroutine than the connection's sends",
 	servers: []server{
+		{name: "ringnet", what: "this library", dir: "servers/ringnet"},
+		{name: "ringnet-epoll", what: "this library on epoll", dir: "servers/ringnet", flags: []string{"-engine", "epoll"}},
 		{name: "std", what: "Go's net: Write from another goroutine", dir: "servers/std"},
 		{name: "gnet", what: "panjf2000/gnet: AsyncWrite", dir: "servers/gnet"},
 	},

@@ -20,6 +20,11 @@ func main() {
 	bulk := flag.Bool("bulk", true, "let connections change to direct receives for large messages")
 	engine := flag.String("engine", "auto", "what drives the loop: auto, uring or epoll")
 	end := flag.Int("close", 0, "close each connection after so many bytes; 0: when the peer does")
+	p := &poster{}
+	flag.IntVar(&p.conns, "post", 0, "send messages to so many connections, and echo nothing")
+	flag.IntVar(&p.size, "size", 64, "-post: bytes in a message")
+	flag.IntVar(&p.window, "window", 16, "-post: messages that may be unacknowledged")
+	flag.BoolVar(&p.broadcast, "broadcast", false, "-post: each message to all connections at once, by Broadcast")
 	zeroCopy := flag.Int("zerocopy", 0, "send without a copy from so many bytes on; 0 is the library's default, negative is never")
 	at := flag.String("content", "", "address to serve content on")
 	how := flag.String("how", "write", "how content is sent out of memory: write (Write, a copy) or static (SendStatic)")
@@ -32,9 +37,12 @@ func main() {
 
 	s := &net.Server{Options: net.Options{Engine: kind, Loops: 1, Spin: *spin, NoBulk: !*bulk, ZeroCopyFrom: *zeroCopy, CloseTimeout: time.Second,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}}
+	s.Packets = repeater{}
 	addrs := []string{*addr}
 	var handler net.Handler
 	switch {
+	case p.conns > 0:
+		handler = p.start(s)
 	case *end > 0:
 		handler = closer{size: *end}
 	case *style == "send":
@@ -55,6 +63,9 @@ func main() {
 		control.Fail(err)
 	}
 	var local []fmt.Stringer
+	for _, a := range s.PacketAddrs() {
+		local = append(local, control.Addr{Network: "udp", Address: a.String()})
+	}
 	for _, a := range s.Addrs() {
 		local = append(local, a)
 	}
