@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	stdnet "net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,7 +111,7 @@ func TestManyFilesOnFewBuffers(t *testing.T) {
 			}
 			c.Close()
 		}})
-		var stalled []*stdnet.TCPConn
+		var stalled []peerConn
 		for range 5 {
 			stalled = append(stalled, srv.dial())
 		}

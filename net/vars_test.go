@@ -151,7 +151,7 @@ func TestEventsOfAServer(t *testing.T) {
 	}
 	addr := srv.Addrs()[0].String()
 	for range 3 {
-		c := dialTo(t, srv.Addrs()[0].AddrPort())
+		c := dialTo(t, srv.Addrs()[0])
 		_ = c.Close()
 	}
 	if err := srv.Shutdown(t.Context()); err != nil {
