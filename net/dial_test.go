@@ -233,8 +233,7 @@ func TestDialFromACallback(t *testing.T) {
 				to.Close()
 			}
 		}
-		var front *server
-		front = serve(t, o, script{
+		front := serve(t, o, script{
 			open: func(c *Conn) {
 				if c.Context() != nil {
 					if c.Loop() != c.Context().(*Conn).Loop() {

@@ -20,6 +20,10 @@
 // be copied out with Write, or taken along without a copy: [Conn.Detach] turns
 // them into a lease, and [Conn.Send] sends a lease.
 //
+// Connections can also be made: [Conn.Dial] from a callback, on the same loop,
+// [Server.Dial] and [Server.DialContext] from any goroutine. A [Client] is loops
+// without listeners. Addresses are "host:port" or, for Unix sockets, "unix:path".
+//
 // A Handler that waits for something sets a timer ([Conn.AfterFunc]) and never
 // sleeps. A connection that waits for its peer can be given a limit
 // ([Conn.SetReadTimeout], [Conn.SetReadDeadline] and their like, or for all

@@ -33,8 +33,8 @@ var ErrNoData = errors.New("ringnet: no received bytes to detach")
 
 // OpError is a failed operation on a connection or a listener.
 type OpError struct {
-	Op   string // accept, listen, read, write
-	Addr Addr   // the peer's address; the listener's for accept and listen
+	Op   string // accept, dial, listen, read, write
+	Addr Addr   // the peer's address; the listener's for accept and listen; the zero Addr if unknown
 	Err  error  // as a rule a syscall.Errno
 }
 
