@@ -30,4 +30,10 @@
 // connections in [Options]); none has one by default. What a server does is told by
 // [Server.Stats], published by [Server.Vars], and logged to Options.Logger, also when
 // a callback keeps its loop from working (Options.StallAfter).
+//
+// With addresses that begin with "udp:" a loop also has UDP sockets: a [PacketHandler] is
+// lent each datagram as a [Packet], and answers with [Packet.Reply] or through the
+// [Socket]. Sockets besides those are opened by [Server.ListenPacket] and
+// [Server.DialPacket] from any goroutine, and by the methods of the same names of
+// Socket and Conn in callbacks.
 package net

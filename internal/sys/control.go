@@ -31,7 +31,7 @@ func ParseControl(b []byte) (c Control) {
 	for len(b) >= cmsgHeader {
 		length := binary.NativeEndian.Uint64(b)
 		if length < cmsgHeader || length > uint64(len(b)) {
-			return c
+			break // cut, or not the kernel's
 		}
 		level, kind := int32(binary.NativeEndian.Uint32(b[8:])), int32(binary.NativeEndian.Uint32(b[12:]))
 		data := b[cmsgHeader:length]
