@@ -5,7 +5,6 @@ package net
 import (
 	"context"
 	"errors"
-	"time"
 )
 
 // Client has event loops without listeners, for programs that dial and do not
@@ -89,9 +88,7 @@ func (s *Server) DialContext(ctx context.Context, addr string, d Dialer) error {
 	case <-ctx.Done():
 	}
 	cause := context.Cause(ctx)
-	for errors.Is(l.mail.post(func() { l.cancelDial(g, cause) }), errMailboxFull) {
-		time.Sleep(time.Millisecond) // it empties with every turn
-	}
+	_ = l.mail.demand(letter{what: func() { l.cancelDial(g, cause) }}) // an error: the loop has ended, and g with it
 	return <-outcome
 }
 

@@ -91,6 +91,7 @@ func (l *loop) end(c *Conn) {
 		}
 		if c.state&closing != 0 || c.state&(writeEnded|sawEOF) == writeEnded|sawEOF {
 			c.state |= closing | dead // also when both directions have ended
+			c.unref(refClosing)
 		}
 	}
 	if c.state&dead == 0 {
@@ -167,6 +168,7 @@ func (l *loop) close(c *Conn, cause error) {
 		c.cause = cause
 	}
 	c.state |= closing
+	c.unref(refClosing)
 	c.keep(nil)
 	l.dropTimers(c)
 	if c.out.head != nil || c.notices > 0 {
@@ -191,6 +193,7 @@ func (l *loop) abort(c *Conn, cause error) {
 		c.cause = cause
 	}
 	c.state |= closing | dead
+	c.unref(refClosing)
 	c.keep(nil)
 	l.dropTimers(c)
 	l.mark(c)
@@ -200,6 +203,7 @@ func (l *loop) abort(c *Conn, cause error) {
 func (l *loop) finish(c *Conn) {
 	l.settleOwing() // before OnClose, the last that is heard of c
 	c.state |= finished
+	c.unref(refEnded)
 	c.keep(nil)
 	l.stats.Closed++
 	if c.cause == nil && c.state&sawEOF != 0 {
@@ -218,6 +222,9 @@ func (l *loop) release(c *Conn) {
 	_ = l.r.CloseFd(int(c.fd)) // no error of close(2) on a socket can be acted upon
 	l.table.remove(c)
 	c.context = nil
+	if c.anchor != nil {
+		c.anchor.c = nil
+	}
 	if l.acceptPaused {
 		l.acceptAt = 0 // a descriptor is free
 	}

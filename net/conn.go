@@ -31,13 +31,14 @@ type Conn struct {
 	h       *handlers // whose connection it is
 	timing  *timing   // nil: it has no timers and no timeouts
 	context any
-	cause   error  // why it is closing; the first cause stays
-	kept    []byte // received and not consumed; hasKept says that there is some
-	route   *route // what zero copy is worth to its peer; nil: not known
-	pinned  uint32 // reads of files, and zero-copy sends whose memory is not free yet
-	notices uint32 // the latter
-	files   uint32 // transfers that wait
-	cutOff  bool   // what is not acknowledged is dropped
+	anchor  *anchor // of its Refs; nil if there are none
+	cause   error   // why it is closing; the first cause stays
+	kept    []byte  // received and not consumed; hasKept says that there is some
+	route   *route  // what zero copy is worth to its peer; nil: not known
+	pinned  uint32  // reads of files, and zero-copy sends whose memory is not free yet
+	notices uint32  // the latter
+	files   uint32  // transfers that wait
+	cutOff  bool    // what is not acknowledged is dropped
 	remote  Addr
 }
 

@@ -41,6 +41,25 @@ type WritableHandler interface {
 	OnWritable(c *Conn)
 }
 
+// WakeHandler may be implemented by a Handler whose connections other goroutines
+// have news for. Without it, Ref.Wake does nothing.
+type WakeHandler interface {
+	// OnWake is called after [Ref.Wake]: once for all the calls that came before
+	// it runs.
+	OnWake(c *Conn)
+}
+
+// RefusedHandler may be implemented by a Handler that wants to know of messages
+// that a connection did not take. Without it they are only counted
+// (Stats.Refused).
+type RefusedHandler interface {
+	// OnRefused is called when bytes that were to be sent by a [Ref] or a
+	// broadcast would have been too much (Options.MaxBuffered). None of them has
+	// been sent, and the connection goes on. Who cannot do without them closes
+	// the connection here: c.Abort(ErrBacklog).
+	OnRefused(c *Conn, bytes int)
+}
+
 // ShutdownHandler may be implemented by a Handler that wants to take leave. With
 // it, a connection stays open on Shutdown until the handler closes it or the
 // context of Shutdown ends; without it, it is closed when its output has gone out.
@@ -67,6 +86,8 @@ type handlers struct {
 	eof      EOFHandler
 	writable WritableHandler
 	shutdown ShutdownHandler
+	wake     WakeHandler
+	refused  RefusedHandler
 }
 
 func newHandlers(h Handler) *handlers {
@@ -74,5 +95,7 @@ func newHandlers(h Handler) *handlers {
 	hs.eof, _ = h.(EOFHandler)
 	hs.writable, _ = h.(WritableHandler)
 	hs.shutdown, _ = h.(ShutdownHandler)
+	hs.wake, _ = h.(WakeHandler)
+	hs.refused, _ = h.(RefusedHandler)
 	return hs
 }

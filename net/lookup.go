@@ -4,12 +4,10 @@ package net
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	stdnet "net"
 	"net/netip"
 	"strconv"
-	"time"
 )
 
 // parseName reads an address that is not one of numbers. An empty host is this
@@ -43,9 +41,7 @@ func (l *loop) lookUp(g *Dialing, t target) {
 	go func() {
 		defer cancel()
 		addrs, err := resolveTarget(ctx, t, find)
-		for errors.Is(l.mail.post(func() { l.lookedUp(g, t.host, addrs, err) }), errMailboxFull) {
-			time.Sleep(time.Millisecond) // it empties with every turn
-		}
+		_ = l.mail.demand(letter{what: func() { l.lookedUp(g, t.host, addrs, err) }}) // an error: the loop has ended, and g with it
 	}()
 }
 

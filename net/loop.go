@@ -27,6 +27,7 @@ type loop struct {
 	r     *ring.Ring
 	waker *ring.Waker
 	mail  mailbox
+	crew  *crew // for offloaded work; the server's
 
 	group    *bufring.Group  // what the kernel receives into
 	large    *bufring.Pool   // what bulk connections receive into directly
@@ -40,6 +41,7 @@ type loop struct {
 	// What the kernel can do, looked up once.
 	recvMultishot, unixMultishot, acceptMultishot, pollMultishot bool
 
+	offloaded int      // results of offloaded work that are to come
 	directs   uint32   // places for direct descriptors; 0: none
 	place     [1]int32 // what goes into one
 	listeners []listener
@@ -157,6 +159,7 @@ func newLoop(index int, o *Options, h *handlers) (*loop, error) {
 		return nil, err
 	}
 	l.mail.wake = func() { _ = l.waker.Wake() }
+	l.mail.maxLetters, l.mail.maxBytes = o.MaxPosted, o.MaxPostedBytes
 	for _, size := range append(copySizes[:len(copySizes):len(copySizes)], bufring.PoolOptions{BufBytes: o.BulkBufBytes, Count: o.BulkBufs}) {
 		size.Poison = o.poison
 		p, err := bufring.NewPool(size)
@@ -185,9 +188,7 @@ func (l *loop) pools() []*bufring.Pool {
 // discard frees a loop that was never started.
 func (l *loop) discard() {
 	l.draining, l.stopped = true, true
-	for _, f := range l.mail.close() {
-		f() // loops that run may have handed something over
-	}
+	l.lastMail() // loops that run may have handed something over
 	for i := range l.listeners {
 		l.closeListener(&l.listeners[i])
 	}
@@ -501,7 +502,7 @@ func (l *loop) later(c *Conn) {
 // runPosted is the third step of a turn: what other goroutines want, and what had
 // to wait for room.
 func (l *loop) runPosted() {
-	l.mail.run(l.guard)
+	l.runMail()
 	if len(l.retry) > 0 {
 		batch := l.retry
 		l.retry = nil

@@ -77,6 +77,19 @@ type Options struct {
 	// (msg_zerocopy.rst); negative: never.
 	ZeroCopyFrom int
 
+	// MaxPosted and MaxPostedBytes bound what may wait in a loop's mailbox: what
+	// other goroutines want of its connections by a Ref, counted in calls, and in
+	// the bytes that these hold. Over them the call is refused (ErrBusy), unless
+	// nothing waits. As much again may be with the loop, taken and not worked
+	// off. Defaults 65,536 and 16 MiB; ranges 1 to 16 Mi, 1 to 1 TiB.
+	MaxPosted, MaxPostedBytes int
+
+	// OffloadWorkers is how much offloaded work may run at once, on as many
+	// goroutines, for the whole server; more is refused (ErrNoWorker). They are
+	// made when they are needed and end when they are not. Default 256, range 1 to
+	// 1,048,576.
+	OffloadWorkers int
+
 	// CloseTimeout is how long a closed connection may take to send what is left.
 	// Default 30 s; negative: for ever.
 	CloseTimeout time.Duration
@@ -159,6 +172,9 @@ func (o Options) check() (Options, error) {
 		{"MaxBuffered", &o.MaxBuffered, max(16<<20, o.HighWater), 1, 1 << 40},
 		{"KeepAliveCount", &o.KeepAliveCount, 0, 0, 127},
 		{"MaxUnconsumed", &o.MaxUnconsumed, 1 << 20, 1, 1 << 29},
+		{"MaxPosted", &o.MaxPosted, 64 << 10, 1, 1 << 24},
+		{"MaxPostedBytes", &o.MaxPostedBytes, 16 << 20, 1, 1 << 40},
+		{"OffloadWorkers", &o.OffloadWorkers, 256, 1, 1 << 20},
 	}
 	for _, d := range defaults {
 		if *d.value == 0 {

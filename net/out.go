@@ -507,6 +507,9 @@ func (l *loop) checkLow(c *Conn) {
 	}
 	c.state &^= overHigh
 	l.readWanted(c)
+	if c.anchor != nil {
+		c.anchor.flags.And(^refFull)
+	}
 	l.mark(c)
 	if c.h.writable != nil && c.state&(closing|dead) == 0 {
 		l.call(c, func() { c.h.writable.OnWritable(c) })

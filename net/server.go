@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +36,9 @@ type Server struct {
 
 	nextLoop int           // for Dial
 	ended    chan struct{} // closed when every loop has ended
+	crew     *crew
+
+	serving atomic.Pointer[[]*loop] // loops, once all are started; see running
 }
 
 type serverState uint8
@@ -111,22 +115,28 @@ func (s *Server) start(addrs []string) (err error) {
 		}
 		for i, l := range loops {
 			if i < started {
-				_ = l.mail.post(l.cut)
+				_ = l.mail.demand(letter{what: l.cut})
 				<-l.done
 			} else {
 				l.discard()
 			}
+		}
+		if s.crew != nil {
+			s.crew.close()
+			s.crew = nil
 		}
 	}()
 	var hs *handlers
 	if s.Handler != nil { // else a Client's, whose Dialers have theirs
 		hs = newHandlers(s.Handler)
 	}
+	s.crew = newCrew(o.OffloadWorkers)
 	for i := range o.Loops {
 		l, err := newLoop(i, &o, hs)
 		if err != nil {
 			return err
 		}
+		l.crew = s.crew
 		loops = append(loops, l)
 		if o.Engine == ring.Auto {
 			o.Engine = l.r.Engine() // all loops alike
@@ -165,6 +175,7 @@ func (s *Server) start(addrs []string) (err error) {
 	}
 	s.loops, s.addrs, s.info, s.state = loops, bound, info, serverRunning
 	s.ended = make(chan struct{})
+	s.serving.Store(&loops)
 	logStarted(&o, bound, info)
 	if dog != nil {
 		go dog.run()
@@ -176,6 +187,7 @@ func (s *Server) start(addrs []string) (err error) {
 		dog.end()
 		logEnded(o.Logger, loops, s.leftovers())
 		close(s.ended)
+		s.crew.close()
 	}()
 	return nil
 }
@@ -302,7 +314,8 @@ func (s *Server) leftovers() error {
 // (ShutdownHandler) or closes their connections, lets written output go out, and
 // returns when all is closed. When ctx ends first, what is left is cut and ctx's
 // error returned. Afterwards nothing is in flight, every buffer is home and every
-// descriptor closed; an error says if that is not so.
+// descriptor closed; an error says if that is not so. Work that was given to Offload
+// and still runs is waited for, too, until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
 	ended, err := s.tell((*loop).drain)
 	if err != nil {
@@ -311,7 +324,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.logger().Info("ringnet: draining")
 	select {
 	case <-ended:
-		return s.leftovers()
+		return errors.Join(s.leftovers(), s.crew.wait(ctx))
 	case <-ctx.Done():
 	}
 	s.logger().Warn("ringnet: cutting the connections that have not ended in time", "err", context.Cause(ctx))
@@ -350,13 +363,7 @@ func (s *Server) tell(f func(*loop)) (ended chan struct{}, err error) {
 	}
 	s.state = serverClosing
 	for _, l := range s.loops {
-		// A full mailbox empties within a turn.
-		for {
-			err := l.mail.post(func() { f(l) })
-			if !errors.Is(err, errMailboxFull) {
-				break // posted, or the loop has ended already
-			}
-		}
+		_ = l.mail.demand(letter{what: func() { f(l) }}) // an error: it has ended already
 	}
 	return s.ended, nil
 }
@@ -378,7 +385,7 @@ func (s *Server) LoopStats() []Stats {
 	all := make([]Stats, len(loops))
 	for i, l := range loops {
 		answer := make(chan Stats, 1)
-		if err := l.mail.post(func() { answer <- l.snapshot() }); err == nil {
+		if err := l.mail.demand(letter{what: func() { answer <- l.snapshot() }}); err == nil {
 			all[i] = <-answer
 			continue
 		}

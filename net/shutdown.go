@@ -80,9 +80,7 @@ func (l *loop) teardown() bool {
 			}
 		}
 	}
-	for _, f := range l.mail.close() {
-		f() // somebody may wait for the answer
-	}
+	l.lastMail()
 	l.final = l.snapshot()
 	if l.inFlight > 0 {
 		errs = append(errs, fmt.Errorf("ringnet: loop %d: %d operations did not end", l.index, l.inFlight))

@@ -53,6 +53,13 @@ type Stats struct {
 	Panics       uint64 // handlers, and functions of timers, that panicked
 	Stale        uint64 // completions for connections that had gone; should be 0
 
+	Posts           uint64 // letters of other goroutines that were worked off
+	PostsDropped    uint64 // of these or their receivers: the connection had gone
+	Refused         uint64 // of these or their receivers: too much output waited for the peer
+	Wakeups         uint64 // times a poster had to wake a loop
+	Offloads        uint64
+	OffloadsDropped uint64 // results that came when the connection had gone
+
 	InFlight    int // operations whose last completion is outstanding, now
 	LeasesOut   int // receive buffers that are leased, now
 	CopiesOut   int // large buffers and buffers with copies of writes that are out, now
@@ -135,6 +142,8 @@ func (s *Stats) add(o *Stats) {
 		{&s.ZeroCopySends, o.ZeroCopySends}, {&s.ZeroCopyCopied, o.ZeroCopyCopied}, {&s.ZeroCopyRefused, o.ZeroCopyRefused},
 		{&s.ZeroCopyBytes, o.ZeroCopyBytes}, {&s.Files, o.Files}, {&s.FileErrors, o.FileErrors}, {&s.FileBytesSent, o.FileBytesSent},
 		{&s.FileBytesRead, o.FileBytesRead}, {&s.FileBytesMapped, o.FileBytesMapped}, {&s.ColdReads, o.ColdReads},
+		{&s.Posts, o.Posts}, {&s.PostsDropped, o.PostsDropped}, {&s.Refused, o.Refused}, {&s.Wakeups, o.Wakeups},
+		{&s.Offloads, o.Offloads}, {&s.OffloadsDropped, o.OffloadsDropped},
 		{&s.SpinsFound, o.SpinsFound}, {&s.SpinsMissed, o.SpinsMissed},
 		{&s.TimersFired, o.TimersFired}, {&s.Timeouts, o.Timeouts}, {&s.Turns, o.Turns}, {&s.Stalls, o.Stalls},
 	} {
@@ -169,6 +178,7 @@ func (l *loop) snapshot() Stats {
 	s.Posted = l.mail.length()
 	s.Prepared = l.r.Pending()
 	s.Ready = l.r.Ready() + l.count - l.next
+	s.Wakeups = l.mail.woken.Load()
 	// What was released, as opposed to put, is home when it is reclaimed.
 	l.group.Reclaim()
 	s.LeasesOut = l.group.Leased()

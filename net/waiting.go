@@ -193,12 +193,13 @@ func (l *loop) look(start int64) (now int64, found bool) {
 
 // sleep blocks until there is something to do.
 func (l *loop) sleep(start int64, note bool) {
-	if l.mail.roused() {
+	if !l.mail.doze() {
 		return
 	}
 	timeout := l.untilExpiry()
 	l.watched.asleep()
 	l.entered(l.r.Wait(1, timeout))
+	l.mail.awoke()
 	l.now = l.clock()
 	l.watched.awake()
 	d := time.Duration(l.now - start)

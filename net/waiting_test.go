@@ -386,28 +386,23 @@ func TestNoPostIsLost(t *testing.T) {
 // A poster that finds the latch set leaves without waking anybody, so from the
 // moment on at which the loop looks at the queue it must not find it set.
 func TestMailboxClearsItsLatchBeforeItLooks(t *testing.T) {
-	woken := 0
-	m := mailbox{wake: func() { woken++ }}
-	if err := m.post(func() {}); err != nil || woken != 1 {
-		t.Fatalf("the first post: %v, woken %d times", err, woken)
+	m := mailbox{wake: func() {}, maxLetters: 10}
+	if err := m.post(func() {}); err != nil {
+		t.Fatal(err)
 	}
 	m.mu.Lock() // the loop cannot look at the queue yet
-	ran := make(chan struct{})
-	go func() {
-		defer close(ran)
-		m.run(func(f func()) { f() })
-	}()
+	taken := make(chan bool)
+	go func() { taken <- m.take() }()
 	deadline := time.Now().Add(time.Second)
-	for m.roused() && time.Now().Before(deadline) {
+	for m.state.Load() == mailRoused && time.Now().Before(deadline) {
 		runtime.Gosched()
 	}
-	if m.roused() {
-		t.Error("the loop looks at the queue while the latch is set")
+	if m.state.Load() == mailRoused {
+		t.Error("the loop looks at the queue while posters believe that it will")
 	}
 	m.mu.Unlock()
-	await(t, ran, "the posts to be run")
-	if err := m.post(func() {}); err != nil || woken != 2 {
-		t.Errorf("a post after that: %v, woken %d times, want 2", err, woken)
+	if !await(t, taken, "the loop to look") {
+		t.Error("the post is not there")
 	}
 }
 
@@ -433,27 +428,33 @@ func TestPostsRunInOrder(t *testing.T) {
 }
 
 func TestMailboxIsBoundedAndSaysSo(t *testing.T) {
-	srv := serve(t, Options{Loops: 1, poison: true}, script{})
+	const most = 1000
+	srv := serve(t, Options{Loops: 1, MaxPosted: most, poison: true}, script{})
 	l := srv.loops[0]
 	release := srv.hold(0)
 	var ran atomic.Int64
-	for i := range mailboxMax {
+	for i := range most {
 		if err := l.mail.post(func() { ran.Add(1) }); err != nil {
 			t.Fatalf("post %d: %v", i, err)
 		}
 	}
-	if err := l.mail.post(func() { t.Error("a post that was refused was run") }); !errors.Is(err, errMailboxFull) {
-		t.Errorf("post %d: %v, want %v", mailboxMax, err, errMailboxFull)
+	if err := l.mail.post(func() { t.Error("a post that was refused was run") }); !errors.Is(err, ErrBusy) {
+		t.Errorf("post %d: %v, want %v", most, err, ErrBusy)
 	}
-	// A shutdown is not refused; it waits for room.
+	// A shutdown is not refused, and neither is the question how the loop is.
 	ended := make(chan error, 1)
-	go func() { ended <- srv.shutdown() }()
+	stats := make(chan Stats, 1)
+	go func() {
+		stats <- srv.Stats()
+		ended <- srv.shutdown()
+	}()
 	release()
+	await(t, stats, "the counters")
 	if err := await(t, ended, "shutdown"); err != nil {
 		t.Errorf("shutdown: %v", err)
 	}
-	if n := ran.Load(); n != mailboxMax {
-		t.Errorf("%d of %d posts were run", n, mailboxMax)
+	if n := ran.Load(); n != most {
+		t.Errorf("%d of %d posts were run", n, most)
 	}
 	if err := l.mail.post(func() {}); !errors.Is(err, ErrServerClosed) {
 		t.Errorf("post after the end: %v, want %v", err, ErrServerClosed)

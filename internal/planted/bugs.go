@@ -170,20 +170,12 @@ var bugs = []bug{
 
 	{
 		name: "latch-cleared-after-looking",
-		what: "The loop takes what was posted and then clears the latch: a post in between wakes nobody.",
+		what: "The loop takes what was posted and then says that it has looked: a post in between wakes nobody.",
 		file: "net/mailbox.go",
-		old: `	m.latch.Store(false)
-	m.mu.Lock()
-	batch := m.queue
-	m.queue, m.spare = m.spare, nil
-	m.mu.Unlock()
-`,
-		new: `	m.mu.Lock()
-	batch := m.queue
-	m.queue, m.spare = m.spare, nil
-	m.mu.Unlock()
-	m.latch.Store(false)
-`,
+		old: `	m.state.Store(mailAwake)
+	// After`,
+		new: `	defer m.state.Store(mailAwake)
+	// After`,
 		test: test{pkg: "net", run: "^TestMailboxClearsItsLatchBeforeItLooks$"},
 	},
 	{
