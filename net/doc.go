@@ -13,6 +13,9 @@
 // that a [Conn] can do is to be done from its loop, that is, from a callback of
 // any connection of the same loop.
 //
+// Other goroutines reach a connection by its [Ref]; work that blocks is given to
+// [Offload].
+//
 // Received bytes are lent to OnData in the buffer that the kernel filled. They can
 // be copied out with Write, or taken along without a copy: [Conn.Detach] turns
 // them into a lease, and [Conn.Send] sends a lease.

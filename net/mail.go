@@ -47,6 +47,7 @@ func (l *loop) runLetters(n int) {
 		l.stats.Posts++
 		l.carryOut(&x)
 	}
+	l.settleOwing()
 	l.settleDirty()
 	if l.queuedSends >= flushSends || l.queuedBytes >= flushBytes {
 		l.flush()

@@ -621,13 +621,13 @@ func TestBroadcastSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// refusing is a handler that counts OnRefused.
-type refusing struct {
+// refuser is a handler that counts OnRefused.
+type refuser struct {
 	*witness
 	refused func(c *Conn, n int)
 }
 
-func (h refusing) OnRefused(c *Conn, n int) {
+func (h refuser) OnRefused(c *Conn, n int) {
 	h.enter(c, "OnRefused")
 	defer h.leave(c)
 	h.refused(c, n)
@@ -642,7 +642,7 @@ func TestSlowPeersMissWholeMessages(t *testing.T) {
 		var missed atomic.Int64
 		s, opened := refs(2, script{})
 		w := newWitness(t, s)
-		srv := serveHandler(t, v.Options, refusing{w, func(_ *Conn, n int) {
+		srv := serveHandler(t, v.Options, refuser{w, func(_ *Conn, n int) {
 			if n != size+postHead {
 				t.Errorf("%d bytes are refused, the message has %d", n, size+postHead)
 			}
