@@ -117,8 +117,8 @@ func (c *Conn) Dial(addr string, d Dialer) *Dialing {
 	return c.l.dial(addr, d, h, nil)
 }
 
-// Cancel gives up, unless there is an outcome already. OnError follows, or, if the
-// connection came about just then, OnOpen. Only on the loop's goroutine.
+// Cancel gives up, unless there is an outcome already: OnError follows, also if the
+// connection comes about just then. Only on the loop's goroutine.
 func (g *Dialing) Cancel() { g.l.cancelDial(g, context.Canceled) }
 
 // dial begins a dial. It calls nothing back before it has returned, except at the

@@ -510,4 +510,47 @@ var bugs = []bug{
 		new:  "",
 		test: test{pkg: "net", run: "^TestBusyConnectionWhosePeerEndsFirst$/^default$"},
 	},
+
+	// Unix sockets and dialling.
+
+	{
+		name: "unix-short-means-empty",
+		what: "A receive of a Unix socket that gave less than there was room for is taken to have emptied it.",
+		file: "net/bulk.go",
+		old:  "c.state&hungUp == 0 && !c.remote.isUnix() {",
+		new:  "c.state&hungUp == 0 {",
+		test: test{pkg: "net", run: "^TestUnixDescriptorsAndUrgentBytesAmongTheData$/^uring$/^bulk_true$"},
+	},
+	{
+		name: "unix-file-left-behind",
+		what: "The file of a Unix listener stays when that is closed.",
+		file: "net/accept.go",
+		old:  "		ln.file.remove()\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestUnixListener$/^uring$"},
+	},
+	{
+		name: "dial-timeout-forgotten",
+		what: "A connect whose time is over is not cancelled.",
+		file: "net/dial.go",
+		old:  "				g.expired = true\n				l.dialLater(g)\n",
+		new:  "				g.expired = true\n",
+		test: worlds(2000),
+	},
+	{
+		name: "dial-cancel-too-late-is-final",
+		what: "The cancel of a connect that came too late is not tried again.",
+		file: "net/dial.go",
+		old:  "		g.cancelled = false\n		l.dialLater(g)\n",
+		new:  "",
+		test: worlds(4000),
+	},
+	{
+		name: "dial-leaves-its-descriptor",
+		what: "The socket of a dial that failed stays open.",
+		file: "net/dial.go",
+		old:  "	l.closeDial(g)\n	l.endDial(g)\n",
+		new:  "	l.endDial(g)\n",
+		test: worlds(1000),
+	},
 }
