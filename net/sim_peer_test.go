@@ -107,6 +107,7 @@ func (p *simPeer) begin(route sim.Route) {
 		}
 		p.p = peer
 		p.progress()
+		p.w.team.connected()
 		switch p.leave {
 		case simAtOnce:
 			if p.w.r.IntN(2) == 0 {
