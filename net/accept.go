@@ -151,7 +151,9 @@ func (l *loop) begin(c *Conn) {
 	l.limit(c)
 	l.call(c, func() { c.h.OnOpen(c) })
 	if l.retiring {
-		l.takeLeave(c)
+		l.takeLeave(c) // which settles it
+		l.settle(c)
+		return
 	}
 	if c.state&(noReading|isDirty) == 0 {
 		l.arm(c, true)

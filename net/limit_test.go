@@ -215,7 +215,8 @@ func TestShutdownWithConnectionsThatWaitForAPlace(t *testing.T) {
 					t.Errorf("%d bytes, %v", n, err)
 				}
 			}
-			if st := srv.Stats(); st.Accepted != 1 {
+			// A place may come free while other loops have yet to hear of the end.
+			if st := srv.Stats(); st.Accepted > uint64(o.Loops) {
 				t.Errorf("%d connections were opened", st.Accepted)
 			}
 		})

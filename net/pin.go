@@ -33,7 +33,7 @@ func checkCPUs(cpus []int) error {
 	}
 	for _, cpu := range cpus {
 		if cpu < 0 || !allowed.IsSet(cpu) {
-			return fmt.Errorf("ringnet: option CPUs is %v: this process may use %s, and not %d: choose among these, or widen what taskset, the container's cpuset or AffinityCPUs= in the systemd unit allows",
+			return fmt.Errorf("ringnet: option CPUs is %v: this process may use %s, and not %d: choose among these, or widen what taskset, the container's cpuset or CPUAffinity= in the systemd unit allows",
 				cpus, listCPUs(&allowed), cpu)
 		}
 	}
