@@ -15,13 +15,12 @@ import (
 type listener struct {
 	fd         int
 	addr       Addr
-	armed      bool
+	armed      bool // an accept, or with Options.MaxConns a poll
 	cancelling bool
+	ready      bool // polled: there may be connections
+	dealt      bool // its connections are for all loops
 
-	// Of a Unix listener.
-	file  *socketFile // to be removed when it is closed
-	among []*loop     // that have its connections in turn; nil: only its own
-	turn  int
+	file *socketFile // of a Unix listener, to be removed when it is closed
 }
 
 // How long accepting pauses when the process or the system has run out of
@@ -36,12 +35,12 @@ const (
 
 // armAccept posts an accept for every listener that has none.
 func (l *loop) armAccept() {
-	if l.draining || l.acceptPaused {
+	if l.draining || l.acceptPaused || l.crowded {
 		return
 	}
 	for i := range l.listeners {
 		ln := &l.listeners[i]
-		if ln.armed {
+		if ln.armed || ln.ready {
 			continue
 		}
 		e := l.entry()
@@ -49,7 +48,9 @@ func (l *loop) armAccept() {
 			l.armLater = true
 			return
 		}
-		if l.acceptMultishot {
+		if l.limited() {
+			l.armListenerPoll(e, ln.fd)
+		} else if l.acceptMultishot {
 			e.PrepareAcceptMultishot(ln.fd)
 		} else {
 			e.PrepareAccept(ln.fd)
@@ -64,6 +65,10 @@ func (l *loop) armAccept() {
 // descriptor.
 func (l *loop) onAccept(i uint32, cqe *ring.Completion) {
 	ln := &l.listeners[i]
+	if l.limited() {
+		l.onListenerPoll(ln, cqe)
+		return
+	}
 	if !cqe.More() {
 		ln.armed, ln.cancelling = false, false
 		l.inFlight--
@@ -76,19 +81,13 @@ func (l *loop) onAccept(i uint32, cqe *ring.Completion) {
 	// Before the handler hears of the connection, since it may panic.
 	if !cqe.More() {
 		if l.draining {
-			l.closeListener(ln)
+			l.endListener(ln)
 		} else {
 			l.armAccept()
 		}
 	}
-	switch {
-	case cqe.Res < 0:
-	case l.draining:
-		_ = l.r.CloseFd(int(cqe.Res))
-	case ln.among != nil:
-		l.spread(ln, cqe.Res)
-	default:
-		l.open(cqe.Res, ln.addr.isUnix())
+	if cqe.Res >= 0 {
+		l.bring(ln, cqe.Res)
 	}
 }
 
@@ -125,13 +124,15 @@ func (l *loop) acceptFailed(ln *listener, errno syscall.Errno) {
 func (l *loop) resumeAccept(now int64) {
 	if l.acceptPaused && now >= l.acceptAt {
 		l.acceptPaused = false
+		l.acceptMore = l.limited()
 		l.armAccept()
 	}
 }
 
 // open starts a connection on a descriptor, which it owns.
-func (l *loop) open(fd int32, isUnix bool) {
-	c := &Conn{l: l, fd: fd, h: l.h}
+func (l *loop) open(a arrival) {
+	fd, isUnix := a.fd, a.isUnix
+	c := &Conn{l: l, fd: fd, h: l.h, accepted: true}
 	// Now, since a connection that was reset no longer knows its peer, and that
 	// is when people want to read it. An error: it has been reset already.
 	if isUnix {
@@ -149,6 +150,11 @@ func (l *loop) begin(c *Conn) {
 	l.table.insert(c)
 	l.limit(c)
 	l.call(c, func() { c.h.OnOpen(c) })
+	if l.retiring {
+		l.takeLeave(c) // which settles it
+		l.settle(c)
+		return
+	}
 	if c.state&(noReading|isDirty) == 0 {
 		l.arm(c, true)
 		return
@@ -156,25 +162,47 @@ func (l *loop) begin(c *Conn) {
 	l.settle(c)
 }
 
+// steerAccepts arms accepts, or ends them.
+func (l *loop) steerAccepts() {
+	switch {
+	case l.draining:
+		l.stopAccepting()
+	case l.crowded:
+		for i := range l.listeners {
+			l.cancelAccept(i)
+		}
+	default:
+		l.armAccept()
+	}
+}
+
 // stopAccepting closes the listeners once their accepts have ended.
 func (l *loop) stopAccepting() {
 	for i := range l.listeners {
-		ln := &l.listeners[i]
-		switch {
-		case !ln.armed:
-			l.closeListener(ln)
-		case !ln.cancelling:
-			e := l.entry()
-			if e == nil {
-				l.armLater = true
-				return
-			}
-			e.PrepareCancel(userData(kindAccept, 0, uint32(i)))
-			e.SetUserData(userData(kindCancelAccept, 0, uint32(i)))
-			ln.cancelling = true
-			l.inFlight++
+		if ln := &l.listeners[i]; ln.armed {
+			l.cancelAccept(i)
+		} else {
+			l.endListener(ln)
 		}
 	}
+}
+
+// cancelAccept ends a listener's accept or poll; it is over with its own last
+// completion.
+func (l *loop) cancelAccept(i int) {
+	ln := &l.listeners[i]
+	if !ln.armed || ln.cancelling {
+		return
+	}
+	e := l.entry()
+	if e == nil {
+		l.armLater = true
+		return
+	}
+	e.PrepareCancel(userData(kindAccept, 0, uint32(i)))
+	e.SetUserData(userData(kindCancelAccept, 0, uint32(i)))
+	ln.cancelling = true
+	l.inFlight++
 }
 
 // onCancelAccept takes the completion of an accept's cancel. As with others (see

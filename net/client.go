@@ -25,7 +25,7 @@ type Client struct {
 // Start starts the loops. On an error nothing is left open.
 func (c *Client) Start() error {
 	c.s.Handler, c.s.Options = c.Handler, c.Options
-	return c.s.start(nil)
+	return c.s.start(nil, nil)
 }
 
 // Dial begins to connect to addr, see [Server.Dial].

@@ -228,6 +228,12 @@ func (l *loop) release(c *Conn) {
 	if c.anchor != nil {
 		c.anchor.c = nil
 	}
+	if c.accepted {
+		l.left()
+	}
+	if l.heavy() {
+		l.unload()
+	}
 	if l.acceptPaused {
 		l.acceptAt = 0 // a descriptor is free
 	}

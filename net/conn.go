@@ -28,18 +28,19 @@ type Conn struct {
 	epoch     uint8 // when it last received, see gatherer
 
 	// And what most do not.
-	h       *handlers // whose connection it is
-	timing  *timing   // nil: it has no timers and no timeouts
-	context any
-	anchor  *anchor // of its Refs; nil if there are none
-	cause   error   // why it is closing; the first cause stays
-	kept    []byte  // received and not consumed; hasKept says that there is some
-	route   *route  // what zero copy is worth to its peer; nil: not known
-	pinned  uint32  // reads of files, and zero-copy sends whose memory is not free yet
-	notices uint32  // the latter
-	files   uint32  // transfers that wait
-	cutOff  bool    // what is not acknowledged is dropped
-	remote  Addr
+	h        *handlers // whose connection it is
+	timing   *timing   // nil: it has no timers and no timeouts
+	context  any
+	anchor   *anchor // of its Refs; nil if there are none
+	cause    error   // why it is closing; the first cause stays
+	kept     []byte  // received and not consumed; hasKept says that there is some
+	route    *route  // what zero copy is worth to its peer; nil: not known
+	pinned   uint32  // reads of files, and zero-copy sends whose memory is not free yet
+	notices  uint32  // the latter
+	files    uint32  // transfers that wait
+	cutOff   bool    // what is not acknowledged is dropped
+	accepted bool    // came by a listener, and so counts for Options.MaxConns
+	remote   Addr
 }
 
 // state is a set of facts about a connection.
@@ -98,7 +99,7 @@ func (c *Conn) SetContext(v any) { c.context = v }
 // all of b or, with an error, nothing: ErrClosed after Close or CloseWrite,
 // ErrBacklog over Options.MaxBuffered. What one callback writes goes out together.
 func (c *Conn) Write(b []byte) (int, error) {
-	if err := c.mayWrite(len(b)); err != nil {
+	if err := c.mayHold(len(b)); err != nil {
 		return 0, err
 	}
 	if len(b) > 0 {
@@ -111,7 +112,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 // then releases it. It owns the lease, also when it returns an error (those of
 // Write).
 func (c *Conn) Send(lease bufring.Lease) error {
-	if err := c.mayWrite(lease.Len()); err != nil {
+	if err := c.mayHold(lease.Len()); err != nil {
 		lease.Release()
 		return err
 	}
@@ -124,6 +125,18 @@ func (c *Conn) mayWrite(n int) error {
 		return ErrClosed
 	}
 	if waiting := c.out.bytes; waiting > 0 && waiting+n > c.l.o.MaxBuffered {
+		return ErrBacklog
+	}
+	return nil
+}
+
+// mayHold is mayWrite for what then counts as held by the loop. A piece that is too
+// large by itself is let through while there is nothing else.
+func (c *Conn) mayHold(n int) error {
+	if err := c.mayWrite(n); err != nil {
+		return err
+	}
+	if held := c.l.held; held > 0 && held+n > c.l.o.MaxLoopBytes {
 		return ErrBacklog
 	}
 	return nil

@@ -85,6 +85,22 @@ type loop struct {
 	freeTiming []*timing
 	watched    watched
 
+	team       *team // nil for a loop by itself
+	in         inbox
+	arrivals   []arrival // accepted, and to be opened
+	opened     int       // in this turn
+	crowded    bool      // there are too many arrivals to accept more
+	acceptMore bool      // listeners may have more, see acceptReady
+	atLimit    bool      // MaxConns was found to be reached
+	retiring   bool      // draining, but connections end in their own time
+
+	limitComplainAt int64 // when that may be told of again
+
+	held      int // bytes of output and of kept input, see held.go
+	heldInput int // of the latter
+	high, low int // HighWater and LowWater, or less
+	heavyFrom int // how many bytes held bring these down
+
 	acceptPaused     bool  // because of a shortage, until acceptAt
 	acceptComplainAt int64 // when a shortage may be told of again
 
@@ -134,6 +150,7 @@ func newLoop(index int, o *Options, h *handlers) (*loop, error) {
 	l := &loop{index: index, o: o, h: h, done: make(chan struct{}),
 		batch: make([]ring.Completion, batchMax), spin: newSpinner(o.Spin)}
 	l.nobody = Conn{l: l, fd: -1, state: finished | dead}
+	l.setMarks(o.HighWater, o.LowWater, o.MaxLoopBytes/2)
 	var err error
 	c := ring.Config{Engine: o.Engine, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Mask: o.Mask}
 	if o.over != nil {
@@ -198,6 +215,11 @@ func (l *loop) discard() {
 	}
 	l.eachSocket(func(s *Socket) { _ = l.r.CloseFd(int(s.fd)) })
 	_ = l.closePackets()
+	for !l.in.closeEmpty() { // another loop has been dealing already
+		for _, a := range l.in.take(nil) {
+			l.turnAway(a)
+		}
+	}
 	for _, p := range l.pools() {
 		_ = p.Close()
 	}
@@ -296,12 +318,18 @@ func (l *loop) run(ready chan<- error) {
 	// Unlocked at the end only after a clean end: a thread that the kernel still
 	// knows as a ring's owner is not given back to the scheduler but ended.
 	defer close(l.done)
-	if err := l.start(); err != nil {
+	unpin, err := l.pin()
+	if err == nil {
+		err = l.start()
+	}
+	if err != nil {
 		if l.group != nil {
 			_ = l.group.Close()
 		}
 		l.discard()
-		runtime.UnlockOSThread()
+		if unpin != nil && unpin() == nil {
+			runtime.UnlockOSThread()
+		}
 		ready <- err
 		return
 	}
@@ -314,7 +342,7 @@ func (l *loop) run(ready chan<- error) {
 		l.expire()
 	}
 	l.watched.asleep()
-	if l.teardown() {
+	if l.teardown() && unpin() == nil {
 		runtime.UnlockOSThread()
 	}
 }
@@ -433,7 +461,7 @@ func (l *loop) stale(cqe *ring.Completion) {
 }
 
 func (l *loop) rearmWaker() {
-	if l.stopped || l.draining && l.empty() {
+	if l.stopped || l.draining && !l.retiring && l.empty() {
 		return
 	}
 	if !l.waker.Arm() {
@@ -531,13 +559,13 @@ func (l *loop) runPosted() {
 		if l.deaf {
 			l.rearmWaker()
 		}
-		if l.draining {
-			l.stopAccepting()
-		} else {
-			l.armAccept()
-		}
+		l.steerAccepts()
 	}
 	l.runDials()
+	if l.limited() {
+		l.guard(l.acceptReady)
+	}
+	l.openArrivals()
 	l.receiveReady()
 	l.sendFiles()
 	l.uncap()
@@ -557,7 +585,7 @@ func (l *loop) expire() {
 			l.expireDials(now)
 		})
 	}
-	if l.draining && l.empty() {
+	if l.draining && l.empty() && len(l.arrivals) == 0 {
 		l.stop()
 	}
 }

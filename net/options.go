@@ -23,12 +23,32 @@ type Options struct {
 	// were missing.
 	Mask ring.Features
 
-	// Loops is the number of event loops. Default GOMAXPROCS, range 1 to 1,024.
+	// Loops is the number of event loops. Default one for each of CPUs, else
+	// GOMAXPROCS; range 1 to 1,024.
 	Loops int
 
-	// Backlog is how many connections may wait to be accepted, per loop. The
-	// kernel cuts it to net.core.somaxconn. Default 4,096.
+	// CPUs pins the loops' threads: loop i to processor CPUs[i], and from the
+	// beginning again when there are more loops. Each must be one that this process
+	// may use. Default: the kernel moves the threads as it likes.
+	CPUs []int
+
+	// Placement says which loop gets a connection. Default Reuseport.
+	Placement Placement
+
+	// Backlog is how many connections may wait to be accepted, per listener, that
+	// is, with Reuseport per loop. The kernel cuts it to net.core.somaxconn.
+	// Inherited listeners keep theirs. Default 4,096.
 	Backlog int
+
+	// MaxConns is how many accepted connections may be open at once, on all loops
+	// together; never one more. Others wait in the backlog, and are accepted when
+	// one ends, the loops in the order in which they found no room. With a limit
+	// each connection is accepted by a call of its own. Default 0: no limit but that
+	// of open files, at which accepting pauses likewise.
+	//
+	// It has nothing to do with the 4,096 places for direct descriptors that each
+	// loop has. These only make sends cheaper; connections beyond go without.
+	MaxConns int
 
 	// EntryCount and CompletionCount are the sizes of each loop's queues; see
 	// ring.Config. Defaults 1,024 and 8,192.
@@ -117,6 +137,15 @@ type Options struct {
 	// 1,048,576.
 	OffloadWorkers int
 
+	// MaxLoopBytes bounds what one loop holds for all its connections: output that
+	// is not sent, and received bytes that are not consumed. From half of it on,
+	// connections with more output than the average are not read from until it has
+	// gone out (as if HighWater were lower), and if unconsumed bytes alone are more
+	// than half, the connection that has most is closed (ErrUnconsumed). A Write that
+	// would exceed it is refused (ErrBacklog), unless the loop holds nothing. Default
+	// 1 GiB, or 4 times a larger MaxBuffered; range 64 KiB to 4 TiB.
+	MaxLoopBytes int
+
 	// CloseTimeout is how long a closed connection may take to send what is left.
 	// Default 30 s; negative: for ever.
 	CloseTimeout time.Duration
@@ -179,6 +208,10 @@ func (o Options) check() (Options, error) {
 	if o.HighWater > 0 {
 		low = min(low, max(1, o.HighWater/4))
 	}
+	loops := runtime.GOMAXPROCS(0)
+	if len(o.CPUs) > 0 {
+		loops = len(o.CPUs)
+	}
 	packetBytes, packetBufs := 2048, 4096
 	if o.GRO {
 		packetBytes, packetBufs = 65535, 256
@@ -189,7 +222,7 @@ func (o Options) check() (Options, error) {
 		def      int
 		min, max int
 	}{
-		{"Loops", &o.Loops, min(runtime.GOMAXPROCS(0), 1024), 1, 1024},
+		{"Loops", &o.Loops, min(loops, 1024), 1, 1024},
 		{"Backlog", &o.Backlog, 4096, 1, 1 << 20},
 		{"EntryCount", &o.EntryCount, 1024, 1, 32768},
 		{"CompletionCount", &o.CompletionCount, max(8192, min(8*o.EntryCount, 65536)), 2, 65536},
@@ -222,6 +255,18 @@ func (o Options) check() (Options, error) {
 	}
 	if o.MaxBuffered < o.HighWater {
 		return o, fmt.Errorf("ringnet: option MaxBuffered is %d: it must not be below HighWater (%d)", o.MaxBuffered, o.HighWater)
+	}
+	if o.MaxLoopBytes == 0 {
+		o.MaxLoopBytes = max(1<<30, 4*o.MaxBuffered)
+	}
+	if o.MaxLoopBytes < 64<<10 || o.MaxLoopBytes > 1<<42 {
+		return o, fmt.Errorf("ringnet: option MaxLoopBytes is %d: it must be from %d to %d", o.MaxLoopBytes, 64<<10, 1<<42)
+	}
+	if o.MaxConns < 0 {
+		return o, fmt.Errorf("ringnet: option MaxConns is %d: it must be positive, or 0 for no limit", o.MaxConns)
+	}
+	if o.Placement > LeastConnections {
+		return o, fmt.Errorf("ringnet: option Placement is %d: it must be Reuseport, RoundRobin or LeastConnections", o.Placement)
 	}
 	if o.CompletionCount < o.EntryCount {
 		return o, fmt.Errorf("ringnet: option CompletionCount is %d: it must not be below EntryCount (%d)", o.CompletionCount, o.EntryCount)

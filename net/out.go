@@ -92,6 +92,7 @@ func (l *loop) write(c *Conn, b []byte) {
 	if t := c.out.tail; t != nil && t.copied && !t.sealed {
 		n := t.append(b)
 		c.out.bytes += n
+		l.hold(t, n)
 		b = b[n:]
 	}
 	for len(b) > 0 {
@@ -179,6 +180,7 @@ func (l *loop) enqueue(c *Conn, what segment) {
 	c.out.tail = s
 	if s.file == nil {
 		c.out.bytes += len(s.mem)
+		l.hold(s, len(s.mem))
 	}
 }
 
@@ -192,6 +194,7 @@ func (l *loop) dequeue(c *Conn, err error) {
 	}
 	if s.file == nil {
 		c.out.bytes -= len(s.mem)
+		l.hold(s, -len(s.mem))
 	}
 	if s.pins > 0 {
 		s.gone = true
@@ -236,10 +239,12 @@ func (l *loop) sent(c *Conn, n int) {
 		if n < have {
 			s.mem = s.mem[n:]
 			c.out.bytes -= n
+			l.hold(s, -n)
 			return
 		}
 		n -= have
 		c.out.bytes -= have
+		l.hold(s, -have)
 		s.mem = s.mem[have:]
 		l.dequeue(c, nil)
 	}
@@ -494,7 +499,10 @@ func (l *loop) sendDone(c *Conn, res int) {
 
 // checkHigh stops reading from a connection whose output has grown too long.
 func (l *loop) checkHigh(c *Conn) {
-	if (c.out.bytes > l.o.HighWater || c.files > filesMax) && c.state&overHigh == 0 {
+	if l.held > l.heavyFrom {
+		l.load()
+	}
+	if (c.out.bytes > l.high || c.files > filesMax) && c.state&overHigh == 0 {
 		c.state |= overHigh
 		l.stats.HighWater++
 	}
@@ -502,7 +510,10 @@ func (l *loop) checkHigh(c *Conn) {
 
 // checkLow goes on reading from it.
 func (l *loop) checkLow(c *Conn) {
-	if c.state&overHigh == 0 || c.out.bytes > l.o.LowWater || c.files > filesLow {
+	if l.heavy() {
+		l.unload()
+	}
+	if c.state&overHigh == 0 || c.out.bytes > l.low || c.files > filesLow {
 		return
 	}
 	c.state &^= overHigh

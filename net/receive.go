@@ -112,6 +112,8 @@ func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 		l.put(lease)
 		if c.state&paused == 0 {
 			l.offerKept(c)
+		} else {
+			l.checkInput()
 		}
 		return
 	}
@@ -135,6 +137,7 @@ func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 
 // keep sets what is kept of received bytes.
 func (c *Conn) keep(b []byte) {
+	c.l.holdInput(len(b) - len(c.kept))
 	if len(b) == 0 {
 		c.kept = nil
 		c.state &^= hasKept
@@ -176,6 +179,7 @@ func (l *loop) checkKept(c *Conn) {
 	if len(c.kept) > l.o.MaxUnconsumed {
 		l.abort(c, ErrUnconsumed)
 	}
+	l.checkInput()
 }
 
 func (l *loop) misconsumed(c *Conn, n, of int) {

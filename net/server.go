@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -87,24 +88,39 @@ func (s *Server) ListenAndServe(addrs ...string) error {
 // group one loop has a socket, which joins the group on the system's choice of
 // interface.
 //
+// "fd:3" means a listening stream socket that this process has inherited as
+// descriptor 3, "fd:3-6" four of them; "systemd:http" means those that systemd has
+// passed under that name (FileDescriptorName= in the socket unit), "systemd:" all
+// that it has passed. The server owns them once it is started. Those of the same
+// address are divided among the loops, and are one of [Server.Addrs], behind those of
+// other addresses; see [Server.ListenerFiles] for where they may come from. The file
+// of an inherited Unix socket is left where it is.
+//
 // On an error nothing is left open.
-func (s *Server) Start(addrs ...string) error {
+func (s *Server) Start(addrs ...string) error { return s.serve(addrs, nil) }
+
+// StartListeners is Start with listeners that are open already: a *net.TCPListener or
+// *net.UnixListener of std, or an *os.File. The server takes duplicates; the caller
+// keeps its own, and closes them when it likes, but must not accept from them.
+func (s *Server) StartListeners(listeners ...syscall.Conn) error { return s.serve(nil, listeners) }
+
+func (s *Server) serve(addrs []string, listeners []syscall.Conn) error {
 	streams := slices.ContainsFunc(addrs, func(a string) bool { return !strings.HasPrefix(a, udpPrefix) })
 	packets := slices.ContainsFunc(addrs, func(a string) bool { return strings.HasPrefix(a, udpPrefix) })
-	if s.Handler == nil && (streams || !packets) {
+	if s.Handler == nil && (streams || !packets || listeners != nil) {
 		return errors.New("ringnet: Server.Handler is nil: set what serves the connections")
 	}
 	if s.Packets == nil && packets {
 		return errors.New("ringnet: Server.Packets is nil: set what serves the datagrams")
 	}
-	if len(addrs) == 0 {
+	if len(addrs)+len(listeners) == 0 {
 		return errors.New("ringnet: no address to listen on: give one such as \"127.0.0.1:9000\"")
 	}
-	return s.start(addrs)
+	return s.start(addrs, listeners)
 }
 
 // start is Start, and also what a Client does, which has no addresses.
-func (s *Server) start(addrs []string) (err error) {
+func (s *Server) start(addrs []string, listeners []syscall.Conn) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state != serverNew {
@@ -114,7 +130,23 @@ func (s *Server) start(addrs []string) (err error) {
 	if err != nil {
 		return err
 	}
-	resolved := make([]listenAddr, 0, len(addrs))
+	if err := checkCPUs(o.CPUs); err != nil {
+		return err
+	}
+	var given inheritance
+	defer func() {
+		if err == nil {
+			given.seal()
+		} else {
+			given.undo()
+		}
+	}()
+	var resolved []listenAddr
+	for i, conn := range listeners {
+		if err := given.listener(i, conn); err != nil {
+			return err
+		}
+	}
 	var packets []packetAddr
 	for _, a := range addrs {
 		if rest, ok := strings.CutPrefix(a, udpPrefix); ok {
@@ -125,12 +157,19 @@ func (s *Server) start(addrs []string) (err error) {
 			packets = append(packets, r)
 			continue
 		}
+		if isInherited(a) {
+			if err := given.address(a); err != nil {
+				return err
+			}
+			continue
+		}
 		r, err := resolve(a)
 		if err != nil {
 			return err
 		}
 		resolved = append(resolved, r)
 	}
+	resolved = append(resolved, byAddress(given.all)...)
 
 	var loops []*loop
 	started := 0
@@ -167,21 +206,17 @@ func (s *Server) start(addrs []string) (err error) {
 			o.Engine = l.r.Engine() // all loops alike
 		}
 	}
+	c := newTeam(&o, loops)
+	for _, l := range loops {
+		l.team = c
+	}
 	var bound []Addr
-	for _, a := range resolved {
-		if a.path != "" {
-			b, err := listenUnix(loops, a.path)
-			if err != nil {
-				return err
-			}
-			bound = append(bound, b)
-			continue
-		}
-		b, err := listenAll(loops, a)
+	for i, a := range resolved {
+		b, err := listenOn(loops, i, a)
 		if err != nil {
 			return err
 		}
-		bound = append(bound, TCPAddr(b))
+		bound = append(bound, b)
 	}
 	var packetsBound []netip.AddrPort
 	for _, a := range packets {
@@ -232,7 +267,8 @@ func (s *Server) start(addrs []string) (err error) {
 type listenAddr struct {
 	netip.AddrPort
 	v6only bool
-	path   string // of a Unix socket, and nothing else then
+	path   string       // of a Unix socket, and nothing else then
+	given  []*inherited // sockets that listen there already
 }
 
 // resolve reads an address as std's net does.
@@ -258,6 +294,26 @@ func resolve(addr string) (listenAddr, error) {
 	ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	// "[::]:80" asks for IPv6 by name, "" for everything.
 	return listenAddr{AddrPort: ap, v6only: ap.Addr().Is6() && !strings.Contains(host, ".")}, nil
+}
+
+// listenOn opens the listeners for the i-th address, or takes those that are there.
+func listenOn(loops []*loop, i int, a listenAddr) (Addr, error) {
+	switch {
+	case a.given != nil:
+		return a.given[0].addr, adopt(loops, a.given)
+	case a.path != "":
+		return listenUnix(loops, a.path)
+	case loops[0].o.Placement == Reuseport:
+		b, err := listenAll(loops, a)
+		return TCPAddr(b), err
+	}
+	// One loop accepts, another one for the next address.
+	l := loops[i%len(loops)]
+	b, err := listenAll([]*loop{l}, a)
+	if err == nil {
+		l.listeners[len(l.listeners)-1].dealt = true
+	}
+	return TCPAddr(b), err
 }
 
 // listenAll opens a listener on a for each loop; they share the port that the
@@ -360,8 +416,11 @@ func (s *Server) leftovers() error {
 // error returned. Afterwards nothing is in flight, every buffer is home and every
 // descriptor closed; an error says if that is not so. Work that was given to Offload
 // and still runs is waited for, too, until ctx ends.
-func (s *Server) Shutdown(ctx context.Context) error {
-	ended, err := s.tell((*loop).drain)
+func (s *Server) Shutdown(ctx context.Context) error { return s.endWith(ctx, (*loop).drain) }
+
+// endWith ends the server in one of the orderly ways, or cuts it when ctx ends first.
+func (s *Server) endWith(ctx context.Context, how func(*loop)) error {
+	ended, err := s.tell(how)
 	if err != nil {
 		return err
 	}

@@ -13,15 +13,21 @@ import (
 // drain stops accepting, and has every connection end in its own time. On the
 // loop's goroutine.
 func (l *loop) drain() {
-	if l.draining {
+	if l.draining && !l.retiring {
 		return
 	}
-	l.draining = true
+	told := l.retiring
+	l.draining, l.retiring = true, false
 	l.acceptPaused = false
 	l.stopAccepting()
 	l.dials.each(func(g *Dialing) { l.cancelDial(g, ErrServerClosed) })
-	l.drainSockets()
+	if !told {
+		l.drainSockets()
+	}
 	l.table.each(func(c *Conn) {
+		if told && c.h.shutdown != nil {
+			return
+		}
 		if c.h.shutdown != nil && c.state&(closing|dead|finished) == 0 {
 			l.guard(func() { l.call(c, func() { c.h.shutdown.OnShutdown(c) }) })
 		} else {
@@ -37,15 +43,15 @@ func (l *loop) cut() {
 	l.table.each(func(c *Conn) { l.abort(c, ErrServerClosed) })
 }
 
-// stop ends the loop once its listeners are closed; there are no connections
-// and no dials left.
+// stop ends the loop once its listeners are closed and no other loop can give it
+// connections; there are no connections and no dials left.
 func (l *loop) stop() {
 	for i := range l.listeners {
 		if l.listeners[i].fd >= 0 {
 			return
 		}
 	}
-	l.stopped = true
+	l.stopped = l.in.closeEmpty()
 }
 
 // lastCompletions is how long a loop waits at its end for the last completions

@@ -254,6 +254,7 @@ func (h simHandler) OnOpen(c *Conn) {
 	w := h.w
 	k := w.enter(c, "OnOpen")
 	defer w.leave()
+	w.team.check()
 	if s, ok := c.Context().(*simDial); ok {
 		w.running = nil
 		s.once("OnOpen")
@@ -503,7 +504,8 @@ func (k *simConn) judge(err error, n, buffered int) bool {
 		}
 		return true
 	case errors.Is(err, ErrBacklog):
-		if buffered == 0 || buffered+n <= o.MaxBuffered {
+		held := k.w.l.held
+		if (buffered == 0 || buffered+n <= o.MaxBuffered) && (held == 0 || held+n <= o.MaxLoopBytes) {
 			k.w.e.Violate("connection %d refuses %d bytes where %d wait", k.n, n, buffered)
 		}
 		if k.do.way != simStream {
@@ -805,7 +807,7 @@ func (h simHandler) OnWritable(c *Conn) {
 	w := h.w
 	k := w.enter(c, "OnWritable")
 	defer w.leave()
-	if !k.high {
+	if !k.high && w.l.stats.Heavy == 0 {
 		w.e.Violate("OnWritable of connection %d, whose output was not above HighWater", k.n)
 	}
 	if n := c.Buffered(); n > w.o.LowWater {
@@ -840,6 +842,7 @@ func (h simHandler) OnClose(c *Conn, err error) {
 	w := h.w
 	k := w.enter(c, "OnClose")
 	defer w.leave()
+	w.team.check()
 	if w.e.Tracing() {
 		w.e.Note("connection %d: cause %v", k.n, err)
 	}
@@ -894,7 +897,7 @@ func (k *simConn) judgeCause() {
 			k.w.e.Violate("connection %d ends with a shutdown that is none", k.n)
 		}
 	case errors.Is(err, ErrUnconsumed):
-		if k.offered-k.consumed <= k.w.o.MaxUnconsumed {
+		if k.offered-k.consumed <= k.w.o.MaxUnconsumed && k.w.l.stats.Evicted == 0 {
 			k.w.e.Violate("connection %d left %d bytes unconsumed, which is allowed", k.n, k.offered-k.consumed)
 		}
 	case errors.Is(err, ErrCloseTimeout):

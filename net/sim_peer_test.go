@@ -105,6 +105,7 @@ func (p *simPeer) begin(route sim.Route) {
 			p.finish()
 			return
 		}
+		p.w.team.connected()
 		p.connected(peer)
 	})
 }

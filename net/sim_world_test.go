@@ -26,6 +26,7 @@ type world struct {
 	o    *Options
 	e    *sim.Engine
 	l    *loop
+	team *simTeam // nil: the loop is alone
 
 	peers    []*simPeer
 	alive    int
@@ -107,6 +108,7 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 		o.NoBulk, o.RecvBufBytes, o.RecvBufs = false, 4096, 64
 	}
 	w.drawClocks(&o)
+	drawPlaced(w, size, &o)
 	o, err := o.check()
 	if err != nil {
 		out.faults = []string{err.Error()}
@@ -198,7 +200,9 @@ func (w *world) drain() {
 	}
 	w.e.Note("shutdown")
 	w.draining, w.drainAt = true, w.e.Clock()
-	_ = w.l.mail.post(w.l.drain)
+	if !w.team.drain() {
+		_ = w.l.mail.post(w.l.drain)
+	}
 }
 
 func (w *world) cut() {
@@ -210,6 +214,7 @@ func (w *world) cut() {
 		w.draining, w.drainAt = true, w.e.Clock()
 	}
 	w.cutting = true
+	w.team.endAll()
 	_ = w.l.mail.post(w.l.cut)
 }
 
@@ -285,6 +290,7 @@ func (w *world) run() {
 	if w.packets != nil && !w.packets.listen() {
 		return
 	}
+	w.team.join(l)
 	ready := make(chan error, 1)
 	l.run(ready)
 	w.over = true
@@ -312,10 +318,11 @@ func abandon(w *world) {
 // judge holds the end of a world to what must hold after every end.
 func (w *world) judge() {
 	l, st := w.l, w.l.final
+	w.team.judge()
 	if l.err != nil {
 		w.e.Violate("the loop ended with: %v", l.err)
 	}
-	if st.InFlight != 0 || st.Connections != 0 || st.LeasesOut != 0 || st.CopiesOut != 0 {
+	if st.InFlight != 0 || st.Connections != 0 || st.LeasesOut != 0 || st.CopiesOut != 0 || st.HeldBytes != 0 {
 		w.e.Violate("after the end: %d operations in flight, %d connections, %d leases and %d copies out", st.InFlight, st.Connections, st.LeasesOut, st.CopiesOut)
 	}
 	if n := st.Accepted + st.Dialled; n != st.Closed || n != uint64(len(w.list)) || st.Dialling != 0 {

@@ -273,6 +273,13 @@ func TestOptionsOutOfRange(t *testing.T) {
 		{name: "MaxBuffered below HighWater", options: Options{MaxBuffered: 1000}, says: []string{"MaxBuffered", "1000", "HighWater"}},
 		{name: "MaxUnconsumed", options: Options{MaxUnconsumed: -1}, says: []string{"MaxUnconsumed", "-1"}},
 		{name: "MaxUnconsumed", options: Options{MaxUnconsumed: 1<<29 + 1}, says: []string{"MaxUnconsumed", "536870913", "536870912"}},
+		{name: "MaxLoopBytes", options: Options{MaxLoopBytes: 1<<16 - 1}, says: []string{"MaxLoopBytes", "65535", "65536"}},
+		{name: "MaxLoopBytes", options: Options{MaxLoopBytes: -1}, says: []string{"MaxLoopBytes", "-1", "65536"}},
+		{name: "MaxConns", options: Options{MaxConns: -1}, says: []string{"MaxConns", "-1", "no limit"}},
+		{name: "Placement", options: Options{Placement: 3}, says: []string{"Placement", "3", "RoundRobin"}},
+		{name: "CPUs", options: Options{CPUs: []int{-1}}, says: []string{"CPUs", "[-1]", "taskset"}},
+		{name: "CPUs", options: Options{CPUs: []int{0, 1 << 20}}, says: []string{"CPUs", "1048576", "taskset"}},
+		{name: "Loops from CPUs", options: Options{CPUs: make([]int, 2000), Loops: 1025}, says: []string{"Loops", "1025"}},
 		{name: "Spin", options: Options{Spin: 2 * time.Millisecond}, says: []string{"Spin", "2ms", "1ms"}},
 		{name: "Engine", options: Options{Engine: 99}, says: []string{"Engine", "99"}},
 	}

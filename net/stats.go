@@ -35,6 +35,8 @@ type Stats struct {
 	DirectSends    uint64
 	ShortSends     uint64
 	HighWater      uint64 // times a connection's output went over HighWater
+	Heavy          uint64 // times a loop went over half of MaxLoopBytes
+	Evicted        uint64 // connections ended since their loop held too much input
 	HeapBuffers    uint64 // buffers that the heap had to give
 
 	ZeroCopySends   uint64 // sends that were to copy nothing,
@@ -50,6 +52,9 @@ type Stats struct {
 
 	Flushes      uint64 // submissions in the middle of a batch
 	AcceptErrors uint64
+	AtLimit      uint64 // times a loop found MaxConns reached, with connections waiting
+	Dealt        uint64 // connections that a loop accepted for another one
+	Dropped      uint64 // accepted connections closed unopened, by a shutdown
 	Panics       uint64 // handlers, and functions of timers, that panicked
 	Stale        uint64 // completions for connections that had gone; should be 0
 
@@ -70,6 +75,7 @@ type Stats struct {
 	Offloads         uint64
 	OffloadsDropped  uint64 // results that came when the connection had gone
 
+	HeldBytes   int // output not sent and input not consumed, now; see MaxLoopBytes
 	InFlight    int // operations whose last completion is outstanding, now
 	LeasesOut   int // receive buffers that are leased, now
 	CopiesOut   int // large buffers and buffers with copies of writes that are out, now
@@ -148,7 +154,6 @@ func (s *Stats) add(o *Stats) {
 		{&s.Arms, o.Arms}, {&s.NoBuffers, o.NoBuffers}, {&s.Starved, o.Starved}, {&s.ToBulk, o.ToBulk},
 		{&s.ToDirect, o.ToDirect}, {&s.ToSmall, o.ToSmall}, {&s.DirectReceives, o.DirectReceives}, {&s.DirectSends, o.DirectSends},
 		{&s.ShortSends, o.ShortSends}, {&s.HighWater, o.HighWater}, {&s.HeapBuffers, o.HeapBuffers},
-		{&s.Flushes, o.Flushes}, {&s.AcceptErrors, o.AcceptErrors}, {&s.Panics, o.Panics}, {&s.Stale, o.Stale},
 		{&s.ZeroCopySends, o.ZeroCopySends}, {&s.ZeroCopyCopied, o.ZeroCopyCopied}, {&s.ZeroCopyRefused, o.ZeroCopyRefused},
 		{&s.ZeroCopyBytes, o.ZeroCopyBytes}, {&s.Files, o.Files}, {&s.FileErrors, o.FileErrors}, {&s.FileBytesSent, o.FileBytesSent},
 		{&s.FileBytesRead, o.FileBytesRead}, {&s.FileBytesMapped, o.FileBytesMapped}, {&s.ColdReads, o.ColdReads},
@@ -157,12 +162,15 @@ func (s *Stats) add(o *Stats) {
 		{&s.PacketSends, o.PacketSends}, {&s.PacketWaits, o.PacketWaits}, {&s.PacketErrors, o.PacketErrors}, {&s.Segmented, o.Segmented},
 		{&s.Posts, o.Posts}, {&s.PostsDropped, o.PostsDropped}, {&s.Refused, o.Refused}, {&s.Wakeups, o.Wakeups},
 		{&s.Offloads, o.Offloads}, {&s.OffloadsDropped, o.OffloadsDropped},
+		{&s.Flushes, o.Flushes}, {&s.AcceptErrors, o.AcceptErrors}, {&s.Heavy, o.Heavy}, {&s.Evicted, o.Evicted},
+		{&s.AtLimit, o.AtLimit}, {&s.Dealt, o.Dealt}, {&s.Dropped, o.Dropped}, {&s.Panics, o.Panics}, {&s.Stale, o.Stale},
 		{&s.SpinsFound, o.SpinsFound}, {&s.SpinsMissed, o.SpinsMissed},
 		{&s.TimersFired, o.TimersFired}, {&s.Timeouts, o.Timeouts}, {&s.Turns, o.Turns}, {&s.Stalls, o.Stalls},
 	} {
 		*f.to += f.from
 	}
 	s.Dialling += o.Dialling
+	s.HeldBytes += o.HeldBytes
 	s.InFlight += o.InFlight
 	s.LeasesOut += o.LeasesOut
 	s.CopiesOut += o.CopiesOut
@@ -184,6 +192,7 @@ func (l *loop) snapshot() Stats {
 	s.Connections = uint64(l.table.used)
 	s.Ring = l.r.Counters()
 	s.Dialling = l.dials.used
+	s.HeldBytes = l.held
 	s.InFlight = l.inFlight
 	s.Uptime = time.Duration(l.clock() - l.began)
 	s.TimersSet = l.wheel.count

@@ -58,6 +58,10 @@ var variants = []variant{
 	{name: "epoll no features", Options: Options{Loops: 1, Engine: ring.Epoll, Mask: maskAll, poison: true}, alike: true},
 	{name: "epoll queues of 1 and 2", Options: Options{Loops: 1, Engine: ring.Epoll, EntryCount: 1, CompletionCount: 2, poison: true}, alike: true},
 	{name: "loops", Options: Options{Loops: 3, poison: true}},
+	{name: "loops round robin", Options: Options{Loops: 3, Placement: RoundRobin, poison: true}},
+	{name: "loops least connections", Options: Options{Loops: 3, Placement: LeastConnections, MaxConns: 1 << 20, poison: true}},
+	{name: "limited", Options: Options{Loops: 1, MaxConns: 1 << 20, poison: true}},
+	{name: "epoll limited", Options: Options{Loops: 2, Engine: ring.Epoll, MaxConns: 1 << 20, poison: true}},
 	{name: "no recv multishot", Options: Options{Loops: 1, Mask: ring.RecvMultishot, poison: true}},
 	{name: "no accept multishot", Options: Options{Loops: 1, Mask: ring.AcceptMultishot, poison: true}},
 	{name: "no poll multishot", Options: Options{Loops: 1, Mask: ring.PollMultishot, poison: true}},
@@ -478,8 +482,8 @@ func (s *server) stop() {
 		t.Fatalf("the server did not end\n%s", stacks())
 	}
 	st := s.Stats()
-	if st.InFlight != 0 || st.Connections != 0 || st.Stale != 0 {
-		t.Errorf("after the end: %d operations in flight, %d connections, %d stale completions: want none", st.InFlight, st.Connections, st.Stale)
+	if st.InFlight != 0 || st.Connections != 0 || st.Stale != 0 || st.HeldBytes != 0 {
+		t.Errorf("after the end: %d operations in flight, %d connections, %d stale completions, %d bytes held: want none", st.InFlight, st.Connections, st.Stale, st.HeldBytes)
 	}
 	if out := st.LeasesOut + st.CopiesOut; out != s.held {
 		t.Errorf("after the end: %d receive buffers and %d large or copy buffers are out: want %d together", st.LeasesOut, st.CopiesOut, s.held)

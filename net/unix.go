@@ -39,10 +39,7 @@ func listenUnix(loops []*loop, path string) (Addr, error) {
 	if err != nil {
 		return addr, &OpError{Op: "listen", Addr: addr, Err: explainUnix(err)}
 	}
-	ln := listener{fd: fd, addr: addr}
-	if len(loops) > 1 {
-		ln.among = loops
-	}
+	ln := listener{fd: fd, addr: addr, dealt: len(loops) > 1}
 	if !strings.HasPrefix(path, "@") {
 		ln.file = newSocketFile(path)
 	}
@@ -63,24 +60,6 @@ func explainUnix(err error) error {
 		return fmt.Errorf("%w: this process may not make a file in the folder of the socket", err)
 	}
 	return explainListen(err)
-}
-
-// spread gives an accepted descriptor to the next of the loops that share ln.
-func (l *loop) spread(ln *listener, fd int32) {
-	to := ln.among[ln.turn]
-	ln.turn = (ln.turn + 1) % len(ln.among)
-	if to == l || to.mail.post(func() { to.take(fd) }) != nil {
-		l.open(fd, true) // also when the other has too much to do, or has ended
-	}
-}
-
-// take opens a connection that another loop has accepted.
-func (l *loop) take(fd int32) {
-	if l.draining {
-		_ = l.r.CloseFd(int(fd))
-		return
-	}
-	l.open(fd, true)
 }
 
 // socketFile is the file of a Unix listener, which is removed when the listener is

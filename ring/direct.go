@@ -11,6 +11,11 @@ import (
 // where one call is cheaper than an entry and a completion. They never block.
 // Only on the ring's goroutine, except the ones about listeners.
 
+// Accept takes a connection from a listener that does not block, and gives its
+// descriptor, made with SOCK_NONBLOCK and SOCK_CLOEXEC; EAGAIN when none waits. The
+// caller owns the descriptor.
+func (r *Ring) Accept(fd int) (int, syscall.Errno) { return r.eng.Accept(fd) }
+
 // Recv receives into b; EAGAIN when nothing is there, 0 bytes at end of stream.
 // No receive may be armed on fd.
 func (r *Ring) Recv(fd int, b []byte) (int, syscall.Errno) { return r.eng.Recv(fd, b) }

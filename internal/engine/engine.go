@@ -84,6 +84,10 @@ type Sockets interface {
 	GetInt(fd, level, name int) (int, error)
 	SetLinger(fd, seconds int) error
 
+	// Accept takes a connection from a listener, close-on-exec and non-blocking;
+	// EAGAIN when none waits. It does not block where the listener does not.
+	Accept(fd int) (int, syscall.Errno)
+
 	// Recv, Send and SendMessage never block. flags are further ones of send(2).
 	Recv(fd int, b []byte) (int, syscall.Errno)
 	Send(fd int, b []byte, flags int) (int, syscall.Errno)

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"example.com/ringnet/internal/sys"
 )
 
@@ -34,8 +36,11 @@ func (KernelSockets) ConnectUnix(fd int, path string) syscall.Errno {
 func (KernelSockets) SetInt(fd, level, name, value int) error {
 	return sys.SetInt(fd, level, name, value)
 }
-func (KernelSockets) GetInt(fd, level, name int) (int, error)    { return sys.GetInt(fd, level, name) }
-func (KernelSockets) SetLinger(fd, seconds int) error            { return sys.SetLinger(fd, seconds) }
+func (KernelSockets) GetInt(fd, level, name int) (int, error) { return sys.GetInt(fd, level, name) }
+func (KernelSockets) SetLinger(fd, seconds int) error         { return sys.SetLinger(fd, seconds) }
+func (KernelSockets) Accept(fd int) (int, syscall.Errno) {
+	return sys.Accept(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+}
 func (KernelSockets) Recv(fd int, b []byte) (int, syscall.Errno) { return sys.Recv(fd, b) }
 func (KernelSockets) Send(fd int, b []byte, flags int) (int, syscall.Errno) {
 	return sys.Send(fd, b, flags)

@@ -275,6 +275,15 @@ func (e *Engine) Close() error {
 	return err
 }
 
+// Accept implements engine.Sockets.
+func (e *Engine) Accept(fd int) (int, syscall.Errno) {
+	conn, errno := e.KernelSockets.Accept(fd)
+	if errno == 0 {
+		e.places.forget(conn)
+	}
+	return conn, errno
+}
+
 // CloseFd implements engine.Sockets.
 func (e *Engine) CloseFd(fd int) syscall.Errno {
 	e.places.forget(fd)

@@ -1,0 +1,77 @@
+//go:build linux
+
+package net
+
+import "math"
+
+// A loop counts the bytes that it holds for its connections: output that is not sent
+// and input that is not consumed. Options.MaxLoopBytes bounds them, in three steps:
+//
+//	above half     nothing more is read from connections whose output is above the
+//	               average that this half allows; what they hold has to go out first.
+//	               Light connections go on: all of them together are within the half
+//	input > half   the connection that keeps most is closed: input that waits for its
+//	               rest cannot be got rid of by not reading
+//	at the bound   writes are refused
+//
+// Counting costs an addition where a segment comes or goes.
+
+// hold counts n bytes of a segment more, or less, if they are the loop's: other
+// memory is there whether they wait or not, and what is read of files has its bound.
+func (l *loop) hold(s *segment, n int) {
+	if s.owner == nil && s.file == nil {
+		l.held += n
+	}
+}
+
+// holdInput counts n bytes of kept input more, or less.
+func (l *loop) holdInput(n int) {
+	l.held += n
+	l.heldInput += n
+}
+
+// setMarks sets the marks by which connections are steered, and from how many bytes
+// held on they are set anew.
+func (l *loop) setMarks(high, low, heavyFrom int) { l.high, l.low, l.heavyFrom = high, low, heavyFrom }
+
+// heavy reports that the first step is taken.
+func (l *loop) heavy() bool { return l.heavyFrom == math.MaxInt }
+
+// load takes the first step. Its marks go by the number of connections at this time:
+// those that come later have nothing yet.
+func (l *loop) load() {
+	l.stats.Heavy++
+	share := max(1, l.o.MaxLoopBytes/2/max(1, l.table.used))
+	l.setMarks(min(l.o.HighWater, share), min(l.o.LowWater, share), math.MaxInt)
+	l.table.each(func(c *Conn) {
+		if l.checkHigh(c); c.state&overHigh != 0 {
+			l.mark(c)
+		}
+	})
+}
+
+// unload takes it back, some way below the half so that it is not taken again at
+// once.
+func (l *loop) unload() {
+	if l.held <= l.o.MaxLoopBytes/4 {
+		l.setMarks(l.o.HighWater, l.o.LowWater, l.o.MaxLoopBytes/2)
+	}
+}
+
+// checkInput takes the second step: it ends the connections that keep most, while
+// all together keep too much.
+func (l *loop) checkInput() {
+	for l.heldInput > l.o.MaxLoopBytes/2 {
+		var most *Conn
+		l.table.each(func(c *Conn) {
+			if c.state&hasKept != 0 && (most == nil || len(c.kept) > len(most.kept)) {
+				most = c
+			}
+		})
+		if most == nil {
+			return
+		}
+		l.stats.Evicted++
+		l.abort(most, ErrUnconsumed) // which drops what it keeps
+	}
+}
