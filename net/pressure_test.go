@@ -192,8 +192,8 @@ func TestManyStalledReadersAtOnce(t *testing.T) {
 		Options
 		stalled int
 	}{
-		{name: "default", Options: Options{Loops: 1, poison: true}, stalled: 50},
-		{name: "no bulk", Options: Options{Loops: 1, NoBulk: true, poison: true}, stalled: 50},
+		{name: "default", Options: Options{Loops: 1, poison: true}, stalled: few(50)},
+		{name: "no bulk", Options: Options{Loops: 1, NoBulk: true, poison: true}, stalled: few(50)},
 		// More connections stall than there are receive buffers: those that do not
 		// stall must be served all the same.
 		{name: "more than buffers", Options: Options{Loops: 1, NoBulk: true, RecvBufs: 32, RecvBufBytes: 512, poison: true}, stalled: 50},
