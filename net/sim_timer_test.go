@@ -48,15 +48,14 @@ type simTimer struct {
 
 // simLimits is what a connection's handler knows of its own timeouts.
 type simLimits struct {
-	read, idle     time.Duration // those in force; 0: none
-	anyWrite       bool
-	readBy         time.Duration // the deadline; 0: none
-	lastIn         time.Duration // when bytes came last, or reading began
-	timers         []*simTimer
-	deadlineForAll bool
+	read, idle time.Duration // those in force; 0: none
+	anyWrite   bool
+	readBy     time.Duration // the deadline; 0: none
+	lastIn     time.Duration // when bytes came last, or reading began
+	timers     []*simTimer
 }
 
-// atOpen gives a connection what the server's options say.
+// clocksAtOpen gives a connection what the server's options say.
 func (k *simConn) clocksAtOpen() {
 	o := k.w.o
 	k.lim.read, k.lim.idle, k.lim.anyWrite, k.lim.lastIn = o.ReadTimeout, o.IdleTimeout, o.WriteTimeout > 0, k.w.e.Clock()
@@ -112,13 +111,14 @@ func (k *simConn) wind() {
 		lim.anyWrite = true
 		k.c.SetWriteTimeout(some())
 	case 8:
-		// The wall clock stands still in here, as good as; the world's begins where
-		// this takes it.
-		d := some()
-		lim.readBy = w.e.Clock() + d/2
-		k.c.SetReadDeadline(time.Now().Add(d + time.Second))
-		lim.readBy += time.Second / 2
+		// SetReadDeadline, without the wall clock, which is no part of a world.
+		if g := k.c.limited(); g != nil {
+			lim.readBy = w.e.Clock() + some()
+			g.readBy = max(1, int64(lim.readBy))
+			w.l.watch(g)
+		}
 	}
+	w.overdue()
 }
 
 // setTimer sets one more timer of the connection, or of its loop.

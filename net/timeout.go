@@ -32,7 +32,8 @@ func (c *Conn) SetReadTimeout(d time.Duration) {
 }
 
 // SetWriteTimeout ends the connection when for d output has waited and the peer took
-// none of it, after Close as well. Zero or less: never, which is the default unless
+// no bytes, also of those that the kernel holds for it, after Close as well. When the
+// peer last took some is known to d, so a connection ends within 2d. Zero or less: never, which is the default unless
 // Options.WriteTimeout says otherwise.
 func (c *Conn) SetWriteTimeout(d time.Duration) {
 	if g := c.limited(); g != nil {
@@ -97,6 +98,7 @@ type timing struct {
 	readBy, writeBy int64 // deadlines; 0: none
 	closeBy         int64 // when output has to be gone after Close; 0: for ever
 
+	unsent int        // what the kernel held of what was sent, when output began to wait
 	timers *callTimer // those of AfterFunc, the newest first
 }
 
@@ -185,8 +187,22 @@ func (l *loop) outputMoves(c *Conn) {
 // from when the last bytes have gone.
 func (l *loop) outputWaits(c *Conn) {
 	if c.state&timed != 0 {
+		l.drains(c.timing)
 		l.watch(c.timing)
 	}
+}
+
+// drains notes whether the peer has taken any of what the kernel holds, and reports
+// that. The kernel says that there is room again only when a third of its buffer is
+// free, which can take a slow reader longer than any timeout.
+func (l *loop) drains(g *timing) bool {
+	n, err := l.r.Unsent(int(g.c.fd))
+	less := err == nil && n < g.unsent
+	g.unsent = n
+	if less {
+		g.writeAt = l.now
+	}
+	return less
 }
 
 // lingers gives a closed connection CloseTimeout for what it has yet to send.
@@ -232,7 +248,7 @@ func (g *timing) next() (due int64, what limitKind) {
 			due, what = at, k
 		}
 	}
-	if g.closeBy > 0 {
+	if g.closeBy > 0 && (c.state&dead == 0 || c.notices > 0) {
 		sooner(g.closeBy, closeTimeout)
 	}
 	if c.state&dead != 0 {
@@ -272,6 +288,10 @@ func (g *timing) expired(l *loop) {
 		// There may be more completions than this turn had room for, and bytes of
 		// c among them.
 		l.wheel.add(&g.timer, g.at+1, tickAt(l.now))
+		return
+	}
+	if (what == writeTimeout || what == idleTimeout) && c.state&full != 0 && l.drains(g) {
+		l.watch(g)
 		return
 	}
 	var err error

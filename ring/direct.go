@@ -39,6 +39,9 @@ func (r *Ring) Shutdown(fd, how int) syscall.Errno { return r.eng.Shutdown(fd, h
 // descriptor stays. Notifications of zero-copy sends come then.
 func (r *Ring) Disconnect(fd int) syscall.Errno { return r.eng.Disconnect(fd) }
 
+// Unsent is how many bytes that were sent on a stream the peer has not taken yet.
+func (r *Ring) Unsent(fd int) (int, error) { return r.eng.Unsent(fd) }
+
 // ReadFile reads of a regular file at an offset what is in the page cache: EAGAIN
 // when it is not, another errno when this file or kernel cannot tell.
 func (r *Ring) ReadFile(fd int, b []byte, offset int64) (int, syscall.Errno) {

@@ -99,6 +99,9 @@ type Sockets interface {
 	// and resets it: the notifications of zero-copy sends come then.
 	Disconnect(fd int) syscall.Errno
 
+	// Unsent is how many bytes of a stream the peer has not taken from the kernel.
+	Unsent(fd int) (int, error)
+
 	Files
 	Datagrams
 }

@@ -51,6 +51,7 @@ func (KernelSockets) SendMessage(fd int, m *sys.Message, flags int) (int, syscal
 	return m.Send(fd, flags)
 }
 func (KernelSockets) Disconnect(fd int) syscall.Errno { return sys.Disconnect(fd) }
+func (KernelSockets) Unsent(fd int) (int, error)      { return sys.Unsent(fd) }
 func (KernelSockets) ReadFile(fd int, b []byte, offset int64) (int, syscall.Errno) {
 	return sys.ReadNow(fd, b, offset)
 }

@@ -41,6 +41,10 @@ func Disconnect(fd int) syscall.Errno {
 	return errno
 }
 
+// Unsent is how many bytes of a stream the peer has not taken: TCP's, those that it
+// has not acknowledged (SIOCOUTQ).
+func Unsent(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.SIOCOUTQ) }
+
 // Shutdown ends one or both directions: SHUT_RD, SHUT_WR or SHUT_RDWR.
 func Shutdown(fd, how int) syscall.Errno {
 	_, _, errno := syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), uintptr(how), 0)

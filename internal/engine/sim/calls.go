@@ -181,6 +181,18 @@ func (e *Engine) Shutdown(fd, how int) syscall.Errno {
 	return errno
 }
 
+// Unsent implements engine.Sockets.
+func (e *Engine) Unsent(fd int) (int, error) {
+	s := e.called(fd, "ioctl(2)", func(*op) bool { return false })
+	if s == nil {
+		return 0, unix.EBADF
+	}
+	if s.other == nil || s.reset {
+		return 0, nil
+	}
+	return s.other.in.held, nil
+}
+
 // CloseFd implements engine.Sockets.
 func (e *Engine) CloseFd(fd int) syscall.Errno {
 	s := e.called(fd, "close(2)", func(*op) bool { return true })
