@@ -25,7 +25,6 @@ type mailModel struct {
 	queue  int // letters
 	wakes  int // wake-ups that wait for the loop's next sleep
 	loop   int // where the loop is
-	seen   bool
 	poster [2]struct{ at, left int }
 }
 
