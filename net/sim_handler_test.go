@@ -668,6 +668,9 @@ func (k *simConn) later(d time.Duration, f func()) {
 }
 
 func (k *simConn) pause() {
+	if k.c.state&dead != 0 {
+		return // it has been cut, a timeout perhaps, and OnClose is still to come
+	}
 	k.paused = true
 	k.c.PauseRead()
 	k.later(k.do.pauseFor, k.resume)

@@ -193,8 +193,14 @@ func (s *simTeam) check() {
 	}
 	l := s.w.l
 	if m := s.c.limit; m != nil {
-		if used := int(m.used.Load()); used > l.o.MaxConns || l.table.used > used {
-			s.w.e.Violate("%d places are used and %d connections are open, MaxConns is %d", used, l.table.used, l.o.MaxConns)
+		accepted := 0
+		l.table.each(func(c *Conn) {
+			if c.accepted {
+				accepted++
+			}
+		})
+		if used := int(m.used.Load()); used > l.o.MaxConns || accepted > used {
+			s.w.e.Violate("%d places are used and %d accepted connections are open, MaxConns is %d", used, accepted, l.o.MaxConns)
 		}
 	}
 	kept := 0
