@@ -219,9 +219,9 @@ func TestTimeoutsSpareASlowReader(t *testing.T) {
 		}})
 		c := srv.dial()
 		want := payload(5, size)
-		for begin := time.Now(); time.Since(begin) < 2*d && len(want) > 64<<10; {
-			wantRead(t, c, want[:64<<10])
-			want = want[64<<10:]
+		for begin := time.Now(); time.Since(begin) < 3*d && len(want) > 16<<10; {
+			wantRead(t, c, want[:16<<10])
+			want = want[16<<10:]
 			time.Sleep(25 * time.Millisecond) // a slow reader
 		}
 		wantRest(t, c, want)
