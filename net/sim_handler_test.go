@@ -672,6 +672,7 @@ func (k *simConn) pause() {
 		return // it has been cut, a timeout perhaps, and OnClose is still to come
 	}
 	k.paused = true
+	k.lim.pausedLate = k.c.state&dead != 0
 	k.c.PauseRead()
 	k.later(k.do.pauseFor, k.resume)
 }

@@ -53,6 +53,7 @@ type simLimits struct {
 	readBy     time.Duration // the deadline; 0: none
 	lastIn     time.Duration // when bytes came last, or reading began
 	timers     []*simTimer
+	pausedLate bool // reading was paused when it had ended, before the handler heard of it
 }
 
 // clocksAtOpen gives a connection what the server's options say.
@@ -230,7 +231,7 @@ func (k *simConn) timedOut(err error) bool {
 		k.w.e.Violate("connection %d times out in writing, and has no timeout, or nothing to write", k.n)
 	case op.Op == "read" && (lim.read == 0 || silent < lim.read) && (lim.readBy == 0 || now < lim.readBy):
 		k.w.e.Violate("connection %d times out in reading after %v, its timeout is %v, its deadline %v", k.n, silent, lim.read, lim.readBy)
-	case op.Op == "read" && k.paused:
+	case op.Op == "read" && k.paused && !lim.pausedLate:
 		k.w.e.Violate("connection %d times out in reading, which is paused", k.n)
 	}
 	return true
