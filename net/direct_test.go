@@ -65,3 +65,24 @@ func TestBusyConnectionWhosePeerEndsFirst(t *testing.T) {
 		}
 	})
 }
+
+// A table that is full, or too small for a connection's slot, costs nobody anything:
+// connections beyond it are sent through their descriptors.
+func TestConnectionsBeyondTheTableOfDirectDescriptors(t *testing.T) {
+	srv := serve(t, Options{Loops: 1, poison: true}, echoLease(t))
+	places := uint64(0)
+	srv.onLoop(0, func(l *loop) {
+		if l.directs > 0 {
+			l.directs, places = 2, 2
+		}
+	})
+	for i := range uint64(5) {
+		c := srv.dial()
+		for j := range uint64(2 * directEnter) {
+			wantEcho(t, c, payload(i<<32|j, 50))
+		}
+	}
+	if st := srv.Stats(); st.ToDirect != places || st.Connections != 5 {
+		t.Errorf("%d connections went to direct descriptors, want %d; %d are open", st.ToDirect, places, st.Connections)
+	}
+}
