@@ -129,37 +129,3 @@ func TestRecvmsgOfEmptyDatagrams(t *testing.T) {
 		})
 	}
 }
-
-func TestRecvmsgSelect(t *testing.T) {
-	for _, c := range []Config{{}, {Engine: Epoll}} {
-		t.Run(c.Engine.String(), func(t *testing.T) {
-			r := open(t, c)
-			if !r.Have(BufferRings) {
-				t.Skip("no buffer rings here")
-			}
-			_, mem := r.group(7, 4, 256)
-			to, addr := r.udp()
-			from, sender := r.udp()
-			for _, data := range []string{"hello", "", "you"} {
-				m := r.message()
-				name := r.memory(SockaddrBytes)
-				m.SetName(name)
-				waiting := r.start(func(e *Entry) { e.PrepareRecvmsgSelect(to, m, 7) })
-				if err := unix.Sendto(from, []byte(data), 0, inet4(addr)); err != nil {
-					t.Fatal(err)
-				}
-				got := r.await(waiting)
-				id, ok := got.Buffer()
-				if int(got.Res) != len(data) || ok != (data != "") || got.More() {
-					t.Fatalf("%q: %+v (%v)", data, got, got.Err())
-				}
-				if ok && string(mem[256*int(id):][:got.Res]) != data {
-					t.Errorf("received %q, want %q", mem[256*int(id):][:got.Res], data)
-				}
-				if peer, ok := ParseSockaddr(name[:m.NameLen()]); !ok || peer != sender || m.Flags() != 0 || m.ControlLen() != 0 {
-					t.Errorf("from %v, flags %x, want %v", peer, m.Flags(), sender)
-				}
-			}
-		})
-	}
-}

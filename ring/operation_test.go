@@ -29,6 +29,7 @@ var operations = []struct {
 	{name: "PrepareRecvMultishot", needs: RecvMultishot | BufferRings, run: recvMultishot},
 	{name: "PrepareRecvMultishot, poll first", needs: RecvMultishot | BufferRings, run: recvPollFirst},
 	{name: "PrepareRecvmsg", run: recvmsg},
+	{name: "PrepareRecvmsgSelect", needs: BufferRings, run: recvmsgSelect},
 	{name: "PrepareRecvmsgMultishot", needs: RecvMultishot | BufferRings, run: recvmsgMultishot},
 	{name: "PrepareSend", run: send},
 	{name: "PrepareSend, all of a large buffer", run: sendAll},
