@@ -729,3 +729,35 @@ func TestHandlerThatRecoversItsOwnPanicGoesOn(t *testing.T) {
 		t.Errorf("stats count %d panics", st.Panics)
 	}
 }
+
+// A peer that takes its time, but takes bytes, gets all of them.
+func TestCloseWaitsForAPeerThatReadsSlowly(t *testing.T) {
+	for _, m := range modes {
+		t.Run(m.name, func(t *testing.T) {
+			o := m.Options
+			o.CloseTimeout = 300 * time.Millisecond
+			content := payload(3, 1<<20)
+			srv := serve(t, o, script{data: func(c *Conn, b []byte) int {
+				_ = c.SetWriteBuffer(16 << 10)
+				_, _ = c.Write(content)
+				c.Close()
+				return len(b)
+			}})
+			c := srv.dial()
+			defer c.Close()
+			_ = c.SetReadBuffer(16 << 10)
+			write(t, c, []byte{1})
+			begin := time.Now()
+			for at := 0; at < len(content); {
+				n := min(64<<10, len(content)-at)
+				wantRead(t, c, content[at:at+n])
+				at += n
+				time.Sleep(o.CloseTimeout / 6) // what is tested is that time passes
+			}
+			if took := time.Since(begin); took < 2*o.CloseTimeout {
+				t.Errorf("all was read after %v, and nothing was tested", took)
+			}
+			srv.wantCause(nil)
+		})
+	}
+}

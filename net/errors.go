@@ -23,8 +23,8 @@ var ErrBacklog = errors.New("ringnet: too much output waits for the peer")
 // bytes unconsumed, as when a peer sends a frame larger than is allowed.
 var ErrUnconsumed = errors.New("ringnet: too many received bytes left unconsumed by the handler")
 
-// ErrCloseTimeout is the cause when a closed connection's output did not go out
-// within Options.CloseTimeout.
+// ErrCloseTimeout is the cause when the peer of a closed connection took nothing of
+// the remaining output for Options.CloseTimeout.
 var ErrCloseTimeout = errors.New("ringnet: peer did not take the remaining output in time")
 
 // ErrNoData says that Detach was called where there are no received bytes to take:

@@ -146,7 +146,9 @@ type Options struct {
 	// 1 GiB, or 4 times a larger MaxBuffered; range 64 KiB to 4 TiB.
 	MaxLoopBytes int
 
-	// CloseTimeout is how long a closed connection may take to send what is left.
+	// CloseTimeout is for how long the peer of a closed connection may take nothing
+	// of what is left to be sent before it is dropped; of UDP sockets, how long all
+	// of that may take.
 	// Default 30 s; negative: for ever.
 	CloseTimeout time.Duration
 

@@ -930,7 +930,11 @@ func (k *simConn) judgeTime() {
 	if k.closeAt == 0 || most < 0 {
 		return
 	}
-	if took := k.causeAt - k.closeAt; took > most+slack {
+	since := k.closeAt
+	if g := k.c.timing; g != nil {
+		since = max(since, time.Duration(g.writeAt)) // the peer has taken some
+	}
+	if took := k.causeAt - since; took > most+slack {
 		k.w.e.Violate("connection %d ends %v after Close, CloseTimeout is %v", k.n, took, most)
 	}
 }

@@ -96,7 +96,7 @@ type timing struct {
 	// Times of the loop's clock.
 	readAt, writeAt int64 // since when reading, or output, has waited; the last bytes
 	readBy, writeBy int64 // deadlines; 0: none
-	closeBy         int64 // when output has to be gone after Close; 0: for ever
+	closeBy         int64 // until when output may wait after Close; 0: for ever
 
 	unsent int        // what the kernel held of what was sent, when output began to wait
 	timers *callTimer // those of AfterFunc, the newest first
@@ -205,11 +205,15 @@ func (l *loop) drains(g *timing) bool {
 	return less
 }
 
-// lingers gives a closed connection CloseTimeout for what it has yet to send.
+// lingers gives a closed connection CloseTimeout for what it has yet to send, and
+// again for as long as its peer takes some of it.
 func (l *loop) lingers(c *Conn) {
 	if l.o.CloseTimeout > 0 {
 		g := l.timingOf(c)
-		g.closeBy = plus(l.clock(), l.o.CloseTimeout)
+		c.state |= timed
+		g.writeAt = l.clock()
+		g.closeBy = plus(g.writeAt, l.o.CloseTimeout)
+		l.drains(g)
 		l.watch(g)
 	}
 }
@@ -307,6 +311,14 @@ func (g *timing) expired(l *loop) {
 	case writeDeadline:
 		err = timeoutError(c, "write", "the deadline has passed")
 	case closeTimeout:
+		if c.state&dead == 0 {
+			l.drains(g)
+			if by := plus(g.writeAt, l.o.CloseTimeout); by > l.now {
+				g.closeBy = by
+				l.watch(g)
+				return
+			}
+		}
 		g.closeBy = 0
 		if c.cause == nil {
 			c.cause = ErrCloseTimeout // also when all is sent, and only not acknowledged
