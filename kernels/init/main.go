@@ -49,7 +49,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(loopback(), limits(), sysctls(), names()); err != nil {
+	if err := errors.Join(loopback(), limits(), sysctls(), names(), devices()); err != nil {
 		return err
 	}
 	kernel, features, err := engine()
