@@ -305,23 +305,26 @@ func (k *link) testLeases(t *testing.T) {
 	wantSends(t, srv, before, rounds, rounds*size)
 }
 
+// tcpInfo is what the kernel knows of a connection. What it has taken may be more than
+// what the loop has heard of.
+func tcpInfo(t *testing.T, c *Conn) *unix.TCPInfo {
+	info, err := unix.GetsockoptTCPInfo(int(c.fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		t.Error(err)
+		return &unix.TCPInfo{}
+	}
+	return info
+}
+
 // done comes when the peer's machine has the bytes, and not before: the memory is
 // overwritten in it.
 func (k *link) testMemory(t *testing.T) {
 	const rounds, size = 6, 300_000
 	var start, end uint64 // acknowledged before, and what will have been written
-	acknowledged := func(c *Conn) uint64 {
-		info, err := unix.GetsockoptTCPInfo(int(c.fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil {
-			t.Error(err)
-			return 0
-		}
-		return info.Bytes_acked
-	}
 	done := make(chan error, rounds)
 	srv := k.serve(t, Options{}, script{data: func(c *Conn, b []byte) int {
 		if start == 0 {
-			start = acknowledged(c)
+			start = tcpInfo(t, c).Bytes_acked
 		}
 		for _, which := range b {
 			mem := payload(uint64(which), size)
@@ -329,7 +332,7 @@ func (k *link) testMemory(t *testing.T) {
 			last := end
 			err := c.SendMemory(mem, func(err error) {
 				// What is left for a last send may be too little for zero copy.
-				if there := acknowledged(c) - start; there+uint64(c.l.zeroCopyFrom) < last {
+				if there := tcpInfo(t, c).Bytes_acked - start; there+uint64(c.l.zeroCopyFrom) < last {
 					t.Errorf("done is called when the peer has acknowledged %d bytes of %d", there, last)
 				}
 				for i := range mem {
@@ -434,21 +437,22 @@ func (k *link) testNotCopied(t *testing.T) {
 	k.prove(t, srv, c)
 	sent := payload(3, 8<<20)
 	want := bytes.Clone(sent)
-	before := srv.Stats().BytesSent
+	var before uint64
+	until(t, "all is acknowledged", func() bool {
+		var info *unix.TCPInfo
+		srv.onLoop(0, func(l *loop) { info = tcpInfo(t, l.testConns()[0]) })
+		before = info.Bytes_acked
+		return info.Unacked == 0 && info.Notsent_bytes == 0
+	})
 	done := make(chan error, 1)
 	k.stalled(t, srv, sent, func(err error) { done <- err })
 	var from, to int
-	until(t, "bytes wait in the kernel that were not sent", func() bool {
-		srv.onLoop(0, func(l *loop) {
-			c := l.testConns()[0]
-			unsent, err := unix.IoctlGetInt(int(c.fd), unix.SIOCOUTQNSD)
-			if err != nil {
-				t.Error(err)
-			}
-			to = int(l.stats.BytesSent - before)
-			from = to - unsent
-		})
-		return to-from > 10_000
+	until(t, "bytes wait in the kernel, and the peer takes none", func() bool {
+		var info *unix.TCPInfo
+		srv.onLoop(0, func(l *loop) { info = tcpInfo(t, l.testConns()[0]) })
+		from = int(info.Bytes_acked - before)
+		to = from + int(info.Notsent_bytes)
+		return info.Unacked == 0 && to-from > 10_000
 	})
 	for i := from; i < to; i++ {
 		sent[i] ^= 0xff
