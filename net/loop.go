@@ -73,6 +73,7 @@ type loop struct {
 	readySpare []*Conn
 	sending    []*Conn // with a file to send from
 	chunkless  []*Conn // waiting for a buffer to read a file into
+	piece      int     // the most that goes out of a file with one call in this turn
 	owing      []owed
 
 	dials  dialTable

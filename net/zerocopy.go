@@ -28,6 +28,7 @@ import (
 
 // route is what is known of zero copy on the way to some peers.
 type route struct {
+	self   bool          // the peers are on this machine
 	proven bool          // the last report said that nothing was copied
 	trials int           // unproven: sends that have yet to report
 	copied int           // reports in a row that it was copied
@@ -246,7 +247,7 @@ func (l *loop) routeOf(c *Conn) *route {
 	}
 	r := zs.routes[key]
 	if r == nil {
-		r = &route{pause: routePauseMin}
+		r = &route{self: key.self, pause: routePauseMin}
 		zs.routes[key] = r
 	}
 	c.route = r

@@ -57,7 +57,7 @@ func (r *Ring) SendFile(fd, file int, offset int64, n int) (int, syscall.Errno) 
 // FileBytes is the size of a file now.
 func (r *Ring) FileBytes(file int) (int64, syscall.Errno) { return r.eng.FileBytes(file) }
 
-// Resident reports that all of mem, at most 1 MiB of what MapFile returned, is in
+// Resident reports that all of mem, at most 4 MiB of what MapFile returned, is in
 // the page cache.
 func (r *Ring) Resident(mem []byte) bool { return r.eng.Resident(mem) }
 

@@ -17,13 +17,13 @@ func MapFile(fd int, n int) ([]byte, error) {
 }
 
 // Resident reports that all of mem, which is part of a mapped file, is in the page
-// cache: mincore(2), of as much as it takes at once (1 MiB with pages of 4 KiB).
+// cache: mincore(2), of up to 4 MiB with pages of 4 KiB.
 // It tells nothing to a process that could not write the file; see [MayAskResident].
 func Resident(mem []byte) bool {
 	if len(mem) == 0 {
 		return true
 	}
-	var pages [257]byte
+	var pages [1025]byte
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(mem)))
 	from := at &^ uintptr(PageBytes-1)
 	n := (at - from + uintptr(len(mem)) + uintptr(PageBytes) - 1) / uintptr(PageBytes)
