@@ -98,10 +98,10 @@ func (l *loop) end(c *Conn) {
 		return
 	}
 	l.dropOutput(c)
-	if c.state&inFlight != 0 || c.pinned > 0 {
-		if c.cutOff && c.notices > 0 {
+	if c.state&inFlight != 0 || c.seldom().pinned > 0 {
+		if c.seldom().cutOff && c.rare.notices > 0 {
 			// The memory is free when the peer has acknowledged it, or now.
-			c.cutOff = false
+			c.rare.cutOff = false
 			_ = l.r.Disconnect(int(c.fd)) // ENOTCONN: so it was
 		}
 		if c.state&shut == 0 {
@@ -112,7 +112,7 @@ func (l *loop) end(c *Conn) {
 				l.cancel(c, kindRecv)
 			}
 		}
-		if c.state&recvArmed != 0 && l.resetsUntold {
+		if c.state&recvArmed != 0 && (l.resetsUntold || l.unixEndsUntold && c.remote.isUnix()) {
 			l.cancel(c, kindRecv) // it may forget this as well, behind bytes
 		}
 		if c.state&pollArmed != 0 {
@@ -174,7 +174,7 @@ func (l *loop) close(c *Conn, cause error) {
 	c.unref(refClosing)
 	c.keep(nil)
 	l.dropTimers(c)
-	if c.out.head != nil || c.notices > 0 {
+	if c.out.head != nil || c.seldom().notices > 0 {
 		l.lingers(c)
 	}
 	l.mark(c)
@@ -185,9 +185,11 @@ func (l *loop) abort(c *Conn, cause error) {
 	if c.state&finished != 0 {
 		return
 	}
-	c.cutOff = true
+	if c.seldom().notices > 0 {
+		c.rare.cutOff = true
+	}
 	if c.state&dead != 0 {
-		if c.notices > 0 {
+		if c.seldom().notices > 0 {
 			l.mark(c)
 		}
 		return
@@ -225,8 +227,8 @@ func (l *loop) release(c *Conn) {
 	_ = l.r.CloseFd(int(c.fd)) // no error of close(2) on a socket can be acted upon
 	l.table.remove(c)
 	c.context = nil
-	if c.anchor != nil {
-		c.anchor.c = nil
+	if c.seldom().anchor != nil {
+		c.rare.anchor.c = nil
 	}
 	if c.accepted {
 		l.left()

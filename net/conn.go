@@ -30,17 +30,40 @@ type Conn struct {
 	// And what most do not.
 	h        *handlers // whose connection it is
 	timing   *timing   // nil: it has no timers and no timeouts
+	rare     *rare     // nil: it has nothing of that
 	context  any
-	anchor   *anchor // of its Refs; nil if there are none
-	cause    error   // why it is closing; the first cause stays
-	kept     []byte  // received and not consumed; hasKept says that there is some
-	route    *route  // what zero copy is worth to its peer; nil: not known
-	pinned   uint32  // reads of files, and zero-copy sends whose memory is not free yet
-	notices  uint32  // the latter
-	files    uint32  // transfers that wait
-	cutOff   bool    // what is not acknowledged is dropped
-	accepted bool    // came by a listener, and so counts for Options.MaxConns
+	cause    error // why it is closing; the first cause stays
 	remote   Addr
+	accepted bool // came by a listener, and so counts for Options.MaxConns
+}
+
+// rare is what few connections have.
+type rare struct {
+	anchor  *anchor // of its Refs; nil if there are none
+	kept    []byte  // received and not consumed; hasKept says that there is some
+	route   *route  // what zero copy is worth to its peer; nil: not known
+	pinned  uint32  // reads of files, and zero-copy sends whose memory is not free yet
+	notices uint32  // the latter
+	files   uint32  // transfers that wait
+	cutOff  bool    // what is not acknowledged is dropped
+}
+
+var nothingRare rare
+
+// seldom is c's rare part, to look at.
+func (c *Conn) seldom() *rare {
+	if c.rare == nil {
+		return &nothingRare
+	}
+	return c.rare
+}
+
+// rarely is c's rare part, to change.
+func (c *Conn) rarely() *rare {
+	if c.rare == nil {
+		c.rare = new(rare)
+	}
+	return c.rare
 }
 
 // state is a set of facts about a connection.

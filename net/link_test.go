@@ -258,7 +258,7 @@ func (k *link) prove(t *testing.T, srv *server, c *stdnet.TCPConn) {
 			t.Fatal(err)
 		}
 		srv.onLoop(0, func(l *loop) {
-			r := l.testConns()[0].route
+			r := l.testConns()[0].seldom().route
 			proven = r != nil && r.proven
 		})
 		if proven {
@@ -423,7 +423,7 @@ func (k *link) stalled(t *testing.T, srv *server, b []byte, done func(error)) {
 		waits := false
 		srv.onLoop(0, func(l *loop) {
 			c := l.testConns()[0]
-			waits = c.notices > 0 && c.state&sendArmed == 0 && (c.out.head == nil || c.state&full != 0)
+			waits = c.seldom().notices > 0 && c.state&sendArmed == 0 && (c.out.head == nil || c.state&full != 0)
 		})
 		return waits
 	})

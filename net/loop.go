@@ -39,8 +39,9 @@ type loop struct {
 	messageMem [][]byte
 
 	// What the kernel can do, looked up once.
-	recvMultishot, unixMultishot, acceptMultishot, pollMultishot bool
-	resetsUntold                                                 bool // see askForReset
+	recvMultishot, acceptMultishot, pollMultishot bool
+	resetsUntold                                  bool // see askForReset
+	unixEndsUntold                                bool // see ask
 
 	offloaded int      // results of offloaded work that are to come
 	directs   uint32   // places for direct descriptors; 0: none
@@ -163,7 +164,7 @@ func newLoop(index int, o *Options, h *handlers) (*loop, error) {
 		return nil, err
 	}
 	l.recvMultishot = l.r.Have(ring.RecvMultishot)
-	l.unixMultishot = l.r.Have(ring.UnixRecvMultishot)
+	l.unixEndsUntold = l.recvMultishot && !l.r.Have(ring.UnixRecvMultishot)
 	l.resetsUntold = l.recvMultishot && !l.r.Have(ring.RecvMultishotReset)
 	l.acceptMultishot = l.r.Have(ring.AcceptMultishot)
 	l.pollMultishot = l.r.Have(ring.PollMultishot)

@@ -124,8 +124,8 @@ func (l *loop) mayPost(c *Conn, n int) bool {
 		return false
 	}
 	l.stats.Refused++
-	if c.anchor != nil && c.state&overHigh != 0 {
-		c.anchor.flags.Or(refFull)
+	if c.seldom().anchor != nil && c.state&overHigh != 0 {
+		c.rare.anchor.flags.Or(refFull)
 	}
 	if c.h.refused != nil {
 		l.call(c, func() { c.h.refused.OnRefused(c, n) })

@@ -502,7 +502,7 @@ func (l *loop) checkHigh(c *Conn) {
 	if l.held > l.heavyFrom {
 		l.load()
 	}
-	if (c.out.bytes > l.high || c.files > filesMax) && c.state&overHigh == 0 {
+	if (c.out.bytes > l.high || c.seldom().files > filesMax) && c.state&overHigh == 0 {
 		c.state |= overHigh
 		l.stats.HighWater++
 	}
@@ -513,13 +513,13 @@ func (l *loop) checkLow(c *Conn) {
 	if l.heavy() {
 		l.unload()
 	}
-	if c.state&overHigh == 0 || c.out.bytes > l.low || c.files > filesLow {
+	if c.state&overHigh == 0 || c.out.bytes > l.low || c.seldom().files > filesLow {
 		return
 	}
 	c.state &^= overHigh
 	l.readWanted(c)
-	if c.anchor != nil {
-		c.anchor.flags.And(^refFull)
+	if c.seldom().anchor != nil {
+		c.rare.anchor.flags.And(^refFull)
 	}
 	l.mark(c)
 	if c.h.writable != nil && c.state&(closing|dead) == 0 {

@@ -26,7 +26,7 @@ func (l *loop) arm(c *Conn, fresh bool) {
 		l.later(c)
 		return
 	}
-	if l.recvMultishot && (l.unixMultishot || !c.remote.isUnix()) {
+	if l.recvMultishot {
 		e.PrepareRecvMultishot(int(c.fd), l.group.ID())
 	} else {
 		e.PrepareRecvSelect(int(c.fd), l.group.ID())
@@ -76,12 +76,25 @@ func (l *loop) onRecv(c *Conn, cqe *ring.Completion) {
 		}
 	case cqe.More() && c.state&(noReading|wantBulk) == 0:
 		// The ordinary case: it stays armed and nothing has changed.
-		if l.resetsUntold && !cqe.NonEmpty() {
-			l.askForReset(c)
+		if (l.resetsUntold || l.unixEndsUntold) && !cqe.NonEmpty() {
+			l.ask(c)
 		}
 		return
 	}
 	l.settle(c)
+}
+
+// ask finds what the kernel does not tell of, where it does not.
+func (l *loop) ask(c *Conn) {
+	if !c.remote.isUnix() {
+		if l.resetsUntold {
+			l.askForReset(c)
+		}
+	} else if l.unixEndsUntold && l.r.AtEnd(int(c.fd)) {
+		// The end of the stream came together with the bytes before it. A receive
+		// that is armed anew looks first, and finds it.
+		l.cancel(c, kindRecv)
+	}
 }
 
 // askForReset finds a reset that the kernel does not tell of: it was there when the
@@ -108,7 +121,7 @@ func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 		c.timing.readAt = l.now
 	}
 	if c.state&(hasKept|paused) != 0 {
-		c.keep(append(c.kept, lease.Bytes()...))
+		c.keep(append(c.seldom().kept, lease.Bytes()...))
 		l.put(lease)
 		if c.state&paused == 0 {
 			l.offerKept(c)
@@ -137,19 +150,22 @@ func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 
 // keep sets what is kept of received bytes.
 func (c *Conn) keep(b []byte) {
-	c.l.holdInput(len(b) - len(c.kept))
+	if len(b) == 0 && c.rare == nil {
+		return
+	}
+	c.l.holdInput(len(b) - len(c.rarely().kept))
 	if len(b) == 0 {
-		c.kept = nil
+		c.rare.kept = nil
 		c.state &^= hasKept
 		return
 	}
-	c.kept = b
+	c.rare.kept = b
 	c.state |= hasKept
 }
 
 // offerKept offers everything that the handler has not consumed, in one piece.
 func (l *loop) offerKept(c *Conn) {
-	b := c.kept
+	b := c.rare.kept
 	l.lent, l.lentTo = bufring.Lease{}, c
 	n := l.onData(c, b)
 	if l.lentTo == nil {
@@ -176,7 +192,7 @@ func (l *loop) onData(c *Conn, b []byte) int {
 }
 
 func (l *loop) checkKept(c *Conn) {
-	if len(c.kept) > l.o.MaxUnconsumed {
+	if len(c.seldom().kept) > l.o.MaxUnconsumed {
 		l.abort(c, ErrUnconsumed)
 	}
 	l.checkInput()
@@ -194,7 +210,7 @@ func (l *loop) detach(c *Conn) (bufring.Lease, error) {
 	l.lentTo = nil
 	lease := l.lent
 	if !lease.Valid() {
-		lease = bufring.Wrap(c.kept)
+		lease = bufring.Wrap(c.rare.kept)
 		c.keep(nil)
 		return lease, nil
 	}

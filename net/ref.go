@@ -45,11 +45,11 @@ const (
 // allocation. After OnClose it is the same Ref still, or the zero Ref if none was
 // asked for before.
 func (c *Conn) Ref() Ref {
-	if c.anchor == nil {
+	if c.seldom().anchor == nil {
 		if c.state&finished != 0 && c.l.finishing != c {
 			return Ref{}
 		}
-		c.anchor = &anchor{l: c.l, c: c}
+		c.rarely().anchor = &anchor{l: c.l, c: c}
 		if c.state&(closing|dead) != 0 {
 			c.unref(refClosing)
 		}
@@ -57,13 +57,13 @@ func (c *Conn) Ref() Ref {
 			c.unref(refEnded)
 		}
 	}
-	return Ref{c.anchor}
+	return Ref{c.rare.anchor}
 }
 
 // unref tells c's Refs of its end.
 func (c *Conn) unref(flag uint32) {
-	if c.anchor != nil {
-		c.anchor.flags.Or(flag)
+	if c.seldom().anchor != nil {
+		c.rare.anchor.flags.Or(flag)
 	}
 }
 

@@ -139,7 +139,7 @@ func (l *loop) sendFile(c *Conn, f *File, off, n int64, done func(error)) error 
 		return nil
 	}
 	l.enqueue(c, segment{file: &transfer{file: f, off: off, end: off + n, done: done}})
-	c.files++
+	c.rarely().files++
 	l.checkHigh(c)
 	return nil
 }
@@ -385,7 +385,7 @@ func (l *loop) fill(c *Conn, s *segment) bool {
 	e.PrepareRead(t.file.fd, b, t.off)
 	e.SetUserData(userData(kindRead, c.gen, c.slot))
 	t.reading = true
-	c.pinned++
+	c.rarely().pinned++
 	l.inFlight++
 	l.stats.ColdReads++
 	return false
@@ -394,7 +394,7 @@ func (l *loop) fill(c *Conn, s *segment) bool {
 // onRead takes the completion of a read.
 func (l *loop) onRead(c *Conn, cqe *ring.Completion) {
 	l.inFlight--
-	c.pinned--
+	c.rare.pinned--
 	s := c.out.head
 	t := s.file
 	t.reading = false
@@ -431,7 +431,7 @@ func (l *loop) endTransfer(c *Conn) {
 func (t *transfer) released(l *loop, c *Conn, err error) {
 	l.dropChunk(t)
 	t.file.drop()
-	c.files--
+	c.rare.files--
 	if t.done != nil {
 		l.owe(c, t.done, err)
 	}

@@ -214,7 +214,7 @@ func TestManyRequestsForFilesOnOneConnection(t *testing.T) {
 					t.Errorf("SendFile: %v", err)
 				}
 			}
-			most = max(most, int(c.files))
+			most = max(most, int(c.seldom().files))
 			return len(b)
 		}})
 		c := srv.dial()

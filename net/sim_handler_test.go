@@ -491,7 +491,7 @@ func (k *simConn) writeAt(at int, b []byte) bool {
 // were taken.
 func (k *simConn) judge(err error, n, buffered int) bool {
 	o := k.w.o
-	if k.c.Buffered() > o.HighWater || k.c.files > filesMax {
+	if k.c.Buffered() > o.HighWater || k.c.seldom().files > filesMax {
 		k.high = true
 	}
 	switch {

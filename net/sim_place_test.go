@@ -204,7 +204,7 @@ func (s *simTeam) check() {
 		}
 	}
 	kept := 0
-	l.table.each(func(c *Conn) { kept += len(c.kept) })
+	l.table.each(func(c *Conn) { kept += len(c.seldom().kept) })
 	if kept != l.heldInput {
 		s.w.e.Violate("%d bytes of input are kept, %d are counted", kept, l.heldInput)
 	}

@@ -252,7 +252,7 @@ func (g *timing) next() (due int64, what limitKind) {
 			due, what = at, k
 		}
 	}
-	if g.closeBy > 0 && (c.state&dead == 0 || c.notices > 0) {
+	if g.closeBy > 0 && (c.state&dead == 0 || c.seldom().notices > 0) {
 		sooner(g.closeBy, closeTimeout)
 	}
 	if c.state&dead != 0 {

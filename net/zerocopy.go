@@ -130,8 +130,8 @@ func (l *loop) sendZeroCopy(c *Conn) bool {
 	e.ReportUsage()
 	e.SetUserData(userData(kindZeroCopy, z.gen, id))
 	c.state |= sendArmed
-	c.pinned++
-	c.notices++
+	c.rarely().pinned++
+	c.rare.notices++
 	r.trials++
 	l.inFlight++
 	l.queuedSends++
@@ -175,7 +175,7 @@ func (l *loop) onZeroCopy(gen, id uint32, cqe *ring.Completion) {
 		return
 	}
 	z := &l.zeroCopies.sends[id]
-	c, r := z.c, z.c.route
+	c, r := z.c, z.c.rare.route
 	if cqe.Notification() {
 		r.hear(l, cqe.Copied())
 		if cqe.Copied() {
@@ -215,8 +215,8 @@ func (l *loop) zeroCopyEnds(id uint32) {
 	z := &l.zeroCopies.sends[id]
 	c := z.c
 	l.inFlight--
-	c.pinned--
-	c.notices--
+	c.rare.pinned--
+	c.rare.notices--
 	for i, s := range z.segs {
 		z.segs[i] = nil
 		if s.pins--; s.pins == 0 && s.gone {
@@ -236,8 +236,8 @@ func (l *loop) zeroCopyEnds(id uint32) {
 
 // routeOf is the route to c's peer. It asks for our address once.
 func (l *loop) routeOf(c *Conn) *route {
-	if c.route != nil {
-		return c.route
+	if r := c.seldom().route; r != nil {
+		return r
 	}
 	local, _ := l.r.LocalAddr(int(c.fd)) // the zero one for Unix sockets, which are a route of their own
 	key := routeKey{local.Addr(), local.Addr() == c.remote.AddrPort().Addr() || local.Addr().IsLoopback()}
@@ -250,7 +250,7 @@ func (l *loop) routeOf(c *Conn) *route {
 		r = &route{self: key.self, pause: routePauseMin}
 		zs.routes[key] = r
 	}
-	c.route = r
+	c.rarely().route = r
 	return r
 }
 

@@ -20,6 +20,10 @@ func (r *Ring) Accept(fd int) (int, syscall.Errno) { return r.eng.Accept(fd) }
 // No receive may be armed on fd.
 func (r *Ring) Recv(fd int, b []byte) (int, syscall.Errno) { return r.eng.Recv(fd, b) }
 
+// AtEnd reports that a stream has nothing left to be received and is ended by its
+// peer. Other than Recv also while a receive is armed.
+func (r *Ring) AtEnd(fd int) bool { return r.eng.AtEnd(fd) }
+
 // Send sends what it can of b; EAGAIN when that is nothing. No send may be in
 // flight on fd.
 func (r *Ring) Send(fd int, b []byte, flags int) (int, syscall.Errno) {

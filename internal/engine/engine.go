@@ -92,6 +92,9 @@ type Sockets interface {
 	Recv(fd int, b []byte) (int, syscall.Errno)
 	Send(fd int, b []byte, flags int) (int, syscall.Errno)
 	SendMessage(fd int, m *sys.Message, flags int) (int, syscall.Errno)
+	// AtEnd reports that nothing is left to be received, and the peer has ended its
+	// direction.
+	AtEnd(fd int) bool
 	Shutdown(fd, how int) syscall.Errno
 	CloseFd(fd int) syscall.Errno
 

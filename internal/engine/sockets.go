@@ -50,6 +50,7 @@ func (KernelSockets) CloseFd(fd int) syscall.Errno       { return sys.Close(fd) 
 func (KernelSockets) SendMessage(fd int, m *sys.Message, flags int) (int, syscall.Errno) {
 	return m.Send(fd, flags)
 }
+func (KernelSockets) AtEnd(fd int) bool               { return sys.AtEnd(fd) }
 func (KernelSockets) Disconnect(fd int) syscall.Errno { return sys.Disconnect(fd) }
 func (KernelSockets) Unsent(fd int) (int, error)      { return sys.Unsent(fd) }
 func (KernelSockets) ReadFile(fd int, b []byte, offset int64) (int, syscall.Errno) {

@@ -18,6 +18,14 @@ func Recv(fd int, b []byte) (int, syscall.Errno) {
 	return int(r), errno
 }
 
+// AtEnd reports that a stream has nothing left to be received and is ended by its
+// peer.
+func AtEnd(fd int) bool {
+	var b [1]byte
+	n, errno := RecvFlags(fd, b[:], unix.MSG_PEEK)
+	return n == 0 && errno == 0
+}
+
 // Send sends from b without blocking and without SIGPIPE; it may send less than
 // b. flags are further ones. The scheduler is not told.
 func Send(fd int, b []byte, flags int) (int, syscall.Errno) {

@@ -70,7 +70,7 @@ type places struct{ by []place }
 
 func (p *places) at(fd int) *place {
 	for fd >= len(p.by) {
-		p.by = append(p.by, make([]place, max(64, len(p.by), fd+1-len(p.by)))...)
+		p.by = append(p.by, make([]place, max(64, len(p.by)/8, fd+1-len(p.by)))...)
 	}
 	return &p.by[fd]
 }

@@ -134,6 +134,12 @@ func (e *Engine) Recv(fd int, b []byte) (int, syscall.Errno) {
 	return n, 0
 }
 
+// AtEnd implements engine.Sockets.
+func (e *Engine) AtEnd(fd int) bool {
+	s := e.socket(fd)
+	return s != nil && len(s.in.ready) == 0 && s.err == 0 && s.ended()
+}
+
 // Send implements engine.Sockets.
 func (e *Engine) Send(fd int, b []byte, flags int) (int, syscall.Errno) {
 	return e.sendNow(fd, [][]byte{b}, "send(2)")
