@@ -375,6 +375,10 @@ func (l *loop) fill(c *Conn, s *segment) bool {
 		l.failFile(c, t, io.ErrUnexpectedEOF)
 		return false
 	}
+	if l.shrunk(t, 1) {
+		l.failFile(c, t, io.ErrUnexpectedEOF)
+		return false
+	}
 	// It waits for a disk, or the file system cannot tell: the ring does that.
 	e := l.entry()
 	if e == nil {
