@@ -45,7 +45,8 @@ const (
 	// UnixRecvMultishot is RecvMultishot on Unix stream sockets, without the fault
 	// that an end of stream that comes with the last bytes is missed (liburing
 	// issue 1549). Linux 6.18 has that fault, since Unix sockets began to tell how
-	// much waits in them; 6.18.36 mended only a part of it.
+	// much waits in them; 6.18.36 mended only a part of it. Package net asks the socket
+	// there whenever a receive has emptied it.
 	UnixRecvMultishot
 	// RecvMultishotReset is that a multishot receive tells of every reset. Some
 	// kernels forget one that came together with the last bytes in front of it
