@@ -274,7 +274,7 @@ func TestReadmeNamesTheKernelFloor(t *testing.T) {
 }
 
 // dependencies are the modules that a user of the library gets along with it.
-var dependencies = []string{"golang.org/x/sys", "github.com/panjf2000/ants/v2"}
+var dependencies = []string{"golang.org/x/sys", "golang.org/x/sync"}
 
 func TestLibraryDependsOnLittle(t *testing.T) {
 	var mod struct {
@@ -307,7 +307,7 @@ func TestLibraryDependsOnLittle(t *testing.T) {
 	built := strings.Fields(string(out))
 	slices.Sort(built)
 	for _, p := range slices.Compact(built) {
-		if p != module && !slices.Contains(dependencies, p) && p != "golang.org/x/sync" { // of ants
+		if p != module && !slices.Contains(dependencies, p) {
 			t.Errorf("a user of the library builds %s", p)
 		}
 	}
