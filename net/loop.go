@@ -40,8 +40,9 @@ type loop struct {
 
 	// What the kernel can do, looked up once.
 	recvMultishot, acceptMultishot, pollMultishot bool
-	resetsUntold                                  bool // see askForReset
-	unixEndsUntold                                bool // see ask
+	resetsUntold, unixEndsUntold                  bool // see untold
+
+	untold untold
 
 	offloaded int      // results of offloaded work that are to come
 	directs   uint32   // places for direct descriptors; 0: none
@@ -551,6 +552,7 @@ func (l *loop) later(c *Conn) {
 // to wait for room.
 func (l *loop) runPosted() {
 	l.runMail()
+	l.ask()
 	if len(l.retry) > 0 {
 		batch := l.retry
 		l.retry = nil

@@ -77,39 +77,11 @@ func (l *loop) onRecv(c *Conn, cqe *ring.Completion) {
 	case cqe.More() && c.state&(noReading|wantBulk) == 0:
 		// The ordinary case: it stays armed and nothing has changed.
 		if (l.resetsUntold || l.unixEndsUntold) && !cqe.NonEmpty() {
-			l.ask(c)
+			l.doubt(c)
 		}
 		return
 	}
 	l.settle(c)
-}
-
-// ask finds what the kernel does not tell of, where it does not.
-func (l *loop) ask(c *Conn) {
-	if !c.remote.isUnix() {
-		if l.resetsUntold {
-			l.askForReset(c)
-		}
-	} else if l.unixEndsUntold && l.r.AtEnd(int(c.fd)) {
-		// The end of the stream came together with the bytes before it. A receive
-		// that is armed anew looks first, and finds it.
-		l.cancel(c, kindRecv)
-	}
-}
-
-// askForReset finds a reset that the kernel does not tell of: it was there when the
-// armed receive emptied the socket, and nothing wakes that any more. What comes
-// later does, and every receive that is armed anew looks first. Only on kernels
-// without ring.RecvMultishotReset.
-func (l *loop) askForReset(c *Conn) {
-	errno := unix.EINTR
-	for errno == unix.EINTR {
-		// Room for no bytes: it takes none away from the armed receive.
-		_, errno = l.r.Recv(int(c.fd), nil)
-	}
-	if errno != 0 && errno != unix.EAGAIN {
-		l.fail(c, "read", errno)
-	}
 }
 
 // deliver lends received bytes to the handler, behind what it left of earlier

@@ -159,6 +159,10 @@ func (l *loop) wait() {
 	} else if l.reap() {
 		return
 	}
+	if len(l.untold.list) > 0 {
+		l.untold.now = true // there is nothing else to do
+		return
+	}
 	start = l.clock()
 	if l.spin.worth(start) {
 		end, found := l.look(start)

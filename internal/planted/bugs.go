@@ -420,9 +420,17 @@ var bugs = []bug{
 		name: "forgotten-reset-not-asked-for",
 		what: "A kernel that forgets a reset is not asked for it.",
 		file: "net/receive.go",
-		old:  "		if (l.resetsUntold || l.unixEndsUntold) && !cqe.NonEmpty() {\n			l.ask(c)\n		}\n",
+		old:  "		if (l.resetsUntold || l.unixEndsUntold) && !cqe.NonEmpty() {\n			l.doubt(c)\n		}\n",
 		new:  "",
 		test: worlds(4000),
+	},
+	{
+		name: "sleeps-in-doubt",
+		what: "A loop goes to sleep with connections in doubt: an end behind bytes is found when something else wakes it.",
+		file: "net/waiting.go",
+		old:  "	if len(l.untold.list) > 0 {\n",
+		new:  "	if false {\n",
+		test: test{pkg: "net", run: "^TestUnixPeersEnd$/^uring$"},
 	},
 	{
 		name: "late-cancel-forgotten",

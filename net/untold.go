@@ -1,0 +1,90 @@
+//go:build linux
+
+package net
+
+import (
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// untold are the connections about which the kernel may have something to say and
+// does not: an end that came together with the last bytes of an armed receive, on
+// kernels with that fault (ring.UnixRecvMultishot, ring.RecvMultishotReset). They
+// have to be asked, by a system call each. Most are soon heard of again, and then a
+// question about what came before is no longer needed; so a loop asks when it has
+// nothing else to do, and at the latest when the time is up or the list full. To
+// ask after every message made an echo over a Unix socket 8 % slower.
+type untold struct {
+	list []uint64 // generations and slots
+	due  int64    // by when the first of them is asked
+	now  bool     // in this turn
+}
+
+const (
+	untoldMax    = 1024
+	untoldWithin = time.Millisecond
+)
+
+// doubt notes that a receive of c has emptied the socket, behind which an end may be
+// hidden.
+func (l *loop) doubt(c *Conn) {
+	if c.remote.isUnix() {
+		if !l.unixEndsUntold {
+			return
+		}
+	} else if !l.resetsUntold {
+		return
+	}
+	u := &l.untold
+	if len(u.list) == 0 {
+		u.due = l.now + int64(untoldWithin)
+	}
+	u.list = append(u.list, userData(0, c.gen, c.slot))
+	u.now = u.now || len(u.list) >= untoldMax
+}
+
+// ask asks those in doubt.
+func (l *loop) ask() {
+	u := &l.untold
+	if !u.now && (len(u.list) == 0 || l.now < u.due) {
+		return
+	}
+	u.now = false
+	slices.Sort(u.list)
+	for _, id := range slices.Compact(u.list) {
+		_, gen, slot := splitUserData(id)
+		c := l.table.find(gen, slot)
+		if c == nil || c.state&recvArmed == 0 || c.state&(cancelling|closing|dead|finished) != 0 {
+			continue // a receive that is armed anew looks by itself
+		}
+		if c.remote.isUnix() {
+			l.askForEnd(c)
+		} else {
+			l.askForReset(c)
+		}
+	}
+	u.list = u.list[:0]
+}
+
+// askForEnd finds an end of stream that came together with the bytes before it. A
+// receive that is armed anew finds it.
+func (l *loop) askForEnd(c *Conn) {
+	if l.r.AtEnd(int(c.fd)) {
+		l.cancel(c, kindRecv)
+	}
+}
+
+// askForReset finds a reset: it was there when the armed receive emptied the socket,
+// and nothing wakes that any more. What comes later does.
+func (l *loop) askForReset(c *Conn) {
+	errno := unix.EINTR
+	for errno == unix.EINTR {
+		// Room for no bytes: it takes none away from the armed receive.
+		_, errno = l.r.Recv(int(c.fd), nil)
+	}
+	if errno != 0 && errno != unix.EAGAIN {
+		l.guard(func() { l.fail(c, "read", errno) })
+	}
+}
