@@ -375,11 +375,15 @@ func (l *loop) fill(c *Conn, s *segment) bool {
 		l.failFile(c, t, io.ErrUnexpectedEOF)
 		return false
 	}
-	if l.shrunk(t, 1) {
+	// It waits for a disk, or the file system cannot tell: the ring does that. It is
+	// not asked for more than there is: what comes short of its buffer is read on by
+	// a worker thread of the kernel, which finds the end of the file.
+	size, errno := l.r.FileBytes(t.file.fd)
+	if errno != 0 || size <= t.off {
 		l.failFile(c, t, io.ErrUnexpectedEOF)
 		return false
 	}
-	// It waits for a disk, or the file system cannot tell: the ring does that.
+	b = b[:min(int64(len(b)), size-t.off)]
 	e := l.entry()
 	if e == nil {
 		l.dropChunk(t)
