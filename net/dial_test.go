@@ -84,7 +84,7 @@ func (c *client) stop() {
 		c.t.Errorf("after the end: %d dialled, %d closed; %d opened, %d closed", st.Dialled, st.Closed, c.opened.Load(), c.closed.Load())
 	}
 	c.before.check(c.t)
-	c.before.checkWorkers(c.t, "after the end")
+	checkWorkers(c.t, "after the end")
 	if len(c.outcomes) > 0 {
 		c.t.Errorf("there was another outcome: %v", <-c.outcomes)
 	}

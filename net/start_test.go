@@ -130,7 +130,7 @@ func startFails(t *testing.T, srv *Server, addrs ...string) error {
 		t.Fatal("the server started")
 	}
 	before.check(t)
-	before.checkWorkers(t, "after a start that failed")
+	checkWorkers(t, "after a start that failed")
 	// It has never served, so it may be set right and started.
 	if err := srv.Close(); err == nil {
 		t.Error("a server that did not start was closed")

@@ -253,7 +253,7 @@ type witness struct {
 type life struct{ eof, closed bool }
 
 func newWitness(t testing.TB, s script) *witness {
-	return &witness{t: t, script: s, causes: make(chan error, 1<<16), lives: map[*Conn]*life{}, running: map[int]*Conn{}, threads: map[int]int{}}
+	return &witness{t: t, script: s, causes: make(chan error, 1<<14), lives: map[*Conn]*life{}, running: map[int]*Conn{}, threads: map[int]int{}}
 }
 
 // enter checks that a callback may come now.
@@ -459,7 +459,7 @@ func (s *server) stop() {
 	}
 	s.checked = true
 	t := s.t
-	s.before.checkWorkers(t, "while serving")
+	checkWorkers(t, "while serving")
 	for _, l := range s.loops {
 		_ = l.mail.post(func() {
 			if lost := l.r.Lost(); lost != 0 {
@@ -499,7 +499,7 @@ func (s *server) stop() {
 		w.mu.Unlock()
 	}
 	s.before.check(t)
-	s.before.checkWorkers(t, "after the end")
+	checkWorkers(t, "after the end")
 	if t.Failed() {
 		t.Logf("log:\n%s", s.log)
 		t.Logf("stats: %+v", st)
@@ -835,7 +835,6 @@ func needSocketBuffers(t testing.TB, n int) {
 type footprint struct {
 	fds        map[string]string // number to what it is
 	goroutines int
-	workers    []string // kernel worker threads that an earlier, failed test left
 }
 
 func footprintNow(t testing.TB) footprint {
@@ -844,7 +843,7 @@ func footprintNow(t testing.TB) footprint {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return footprint{fds: fds, goroutines: runtime.NumGoroutine(), workers: workerThreads(t)}
+	return footprint{fds: fds, goroutines: runtime.NumGoroutine()}
 }
 
 // check waits until nothing is open that was not open before.
@@ -876,32 +875,64 @@ func (f footprint) check(t testing.TB) {
 	}
 }
 
-// checkWorkers wants no kernel worker threads that were not there before.
-func (f footprint) checkWorkers(t testing.TB, when string) {
+// checkWorkers wants no kernel's worker threads that serve this process's rings. There
+// should never be one: an operation that one has to do costs more than a plain call,
+// and there are few of them, so that operations wait for each other.
+func checkWorkers(t testing.TB, when string) {
 	t.Helper()
-	for _, name := range workerThreads(t) {
-		if !slices.Contains(f.workers, name) {
-			t.Errorf("%s there is a kernel worker thread: %s", when, name)
-		}
+	for _, name := range threads.newWorkers(t) {
+		t.Errorf("%s there is a kernel worker thread: %s", when, name)
 	}
 }
 
-// workerThreads are the kernel's worker threads that serve this process's rings.
-// There should never be one: an operation that one has to do costs more than a
-// plain call, and there are few of them, so that operations wait for each other.
-func workerThreads(t testing.TB) []string {
+// threads are this process's.
+var threads threadList
+
+// threadList remembers what it knows of threads, since it is looked at for each
+// server, and asking for all their names takes longer than many a test.
+type threadList struct {
+	mu    sync.Mutex
+	looks map[string]int // at the name of each thread
+}
+
+// threadLooks is how often a thread is asked for its name: one that has just begun has
+// that of the thread which made it.
+const threadLooks = 3
+
+// newWorkers are the worker threads that it has not told of. They live on for some
+// seconds, and would fail tests that have nothing to do with them.
+func (k *threadList) newWorkers(t testing.TB) (workers []string) {
 	t.Helper()
-	comms, err := filepath.Glob("/proc/self/task/*/comm")
+	const dir = "/proc/self/task"
+	f, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
-	for _, path := range comms {
-		if b, err := os.ReadFile(path); err == nil && strings.HasPrefix(string(b), "iou-") {
-			names = append(names, fmt.Sprintf("%s (%s)", strings.TrimSpace(string(b)), path))
-		}
+	defer f.Close()
+	numbers, err := f.Readdirnames(-1)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return names
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	looks := make(map[string]int, len(numbers))
+	for _, number := range numbers {
+		n := k.looks[number]
+		if n < threadLooks {
+			b, err := os.ReadFile(filepath.Join(dir, number, "comm"))
+			if err != nil {
+				continue // it has ended
+			}
+			n++
+			if name := strings.TrimSpace(string(b)); strings.HasPrefix(name, "iou-") {
+				workers = append(workers, name)
+				n = threadLooks
+			}
+		}
+		looks[number] = n
+	}
+	k.looks = looks
+	return workers
 }
 
 func stacks() string {
