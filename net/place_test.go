@@ -272,6 +272,7 @@ func TestCrowdOfConnectionsAtOnce(t *testing.T) {
 				}
 			}
 			until(t, "all to be open", func() bool { return srv.Stats().Connections == n })
+			wantEcho(t, srv.dial(), payload(n, 10)) // it accepts again
 		})
 	}
 }

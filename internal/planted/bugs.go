@@ -46,6 +46,9 @@ func worlds(n int) test {
 	return test{pkg: "net", run: "^TestSimulatedWorlds$", args: []string{fmt.Sprintf("-sim.worlds=%d", n)}}
 }
 
+// placedWorlds is the same for what other loops and limits do to a loop.
+var placedWorlds = test{pkg: "net", run: "^TestSimulatedWorldsWithPlacementAndLimits$"}
+
 // bugs goes from the kernel's border upwards, as the packages do.
 var bugs = []bug{
 
@@ -641,5 +644,163 @@ var bugs = []bug{
 		old:  "	l.closeDial(g)\n	l.endDial(g)\n",
 		new:  "	l.endDial(g)\n",
 		test: worlds(1000),
+	},
+
+	// Datagrams.
+
+	{
+		name: "packet-sender-mixed-up",
+		what: "Without multishot, the receives of all sockets of a loop use one message: the sender of one is told of another's datagram.",
+		file: "net/socket_in.go",
+		old:  "			s.message, s.area = l.message(), l.packetArea()\n",
+		new:  "			s.message, s.area = p.template, l.packetArea()\n",
+		test: worlds(1000),
+	},
+	{
+		name: "packet-answered-from-elsewhere",
+		what: "An answer does not leave from the address that was asked.",
+		file: "net/socket_out.go",
+		old:  "		d.setSource(p.local, uint32(p.Interface))\n",
+		new:  "		d.setSource(netip.Addr{}, uint32(p.Interface))\n",
+		test: test{pkg: "net", run: "^TestPacketInfoTellsWhereToAndAnswersFromThere$/^poisoned$"},
+	},
+	{
+		name: "segments-of-several-peers",
+		what: "Datagrams of one size become segments of one, whomever they are for: the first one's peer gets all.",
+		file: "net/socket_out.go",
+		old:  "	return string(d.name[:d.nameLen]) == string(o.name[:o.nameLen]) && d.source == o.source &&\n",
+		new:  "	return d.nameLen == o.nameLen && d.source == o.source &&\n",
+		test: worlds(1000),
+	},
+	{
+		name: "segment-size-of-the-last",
+		what: "Datagrams go out as segments of the size of the last one, which may be shorter.",
+		file: "net/socket_out.go",
+		old:  "				c.segment = uint16(size)\n",
+		new:  "				c.segment = uint16(n)\n",
+		test: test{pkg: "net", run: "^TestPacketsToOnePeerGoOutAsSegments$/^poisoned$/^off_false$"},
+	},
+	{
+		name: "truncation-not-told",
+		what: "A datagram is taken for truncated when it is larger than its buffer, which the part that was received never is.",
+		file: "net/socket_in.go",
+		old:  "flags&unix.MSG_TRUNC != 0\n",
+		new:  "len(payload) > l.o.PacketBytes\n",
+		test: test{pkg: "net", run: "^TestPacketTruncatedIsTold$/^poisoned$"},
+	},
+	{
+		name: "packet-receive-not-armed-again",
+		what: "A receive whose last completion has come is not armed again, unless the handler has answered.",
+		file: "net/socket_in.go",
+		old:  "	} else if cqe.More() && s.state",
+		new:  "	} else if s.state",
+		test: test{pkg: "net", run: "^TestPacketTruncatedIsTold$/^no_recv_multishot$"},
+	},
+	{
+		name: "packet-for-closed-socket-kept",
+		what: "A datagram that comes while its socket is being closed is dropped, and its buffer is not given back.",
+		file: "net/socket_in.go",
+		old:  "	case cqe.Res < 0 || s.state&(socketClosing|socketDead) != 0:\n		l.udp.group.Put(lease)\n",
+		new:  "	case cqe.Res < 0 || s.state&(socketClosing|socketDead) != 0:\n",
+		test: worlds(2000),
+	},
+	{
+		name: "aborted-socket-keeps-leases",
+		what: "What waits to be sent when a socket is aborted is forgotten, with its buffers.",
+		file: "net/socket_close.go",
+		old:  "	for s.out.count > 0 {\n		l.putPacket(s.out.pop())\n	}\n",
+		new:  "	s.out = packetQueue{}\n",
+		test: test{pkg: "net", run: "^TestSocketEndsOnceAndInOrder$/^poisoned$/^abort$"},
+	},
+	{
+		name: "parked-socket-not-woken",
+		what: "Sockets that wait for a buffer are not told when handlers have given some back.",
+		file: "net/socket_in.go",
+		old:  "		p.group.Await()\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestPacketsGoOnWhenBuffersAreBack$/^poisoned$"},
+	},
+	{
+		name: "icmp-loses-a-packet",
+		what: "A datagram that is refused for an earlier one's sake is dropped.",
+		file: "net/socket_out.go",
+		old:  "	if s.state&socketConnected != 0 && !d.again && errno != unix.EMSGSIZE {\n",
+		new:  "	if false {\n",
+		test: test{pkg: "net", run: "^TestConnectedSocketLosesNothingToICMP$/^poisoned$"},
+	},
+
+	// Which loop gets a connection, and how many there may be.
+
+	{
+		name: "ended-connections-counted",
+		what: "A connection that ends counts for its loop for good, which then seems to have more than others.",
+		file: "net/place.go",
+		old:  "	l.team.count(l, -1)\n	if l.team.limit",
+		new:  "	if l.team.limit",
+		test: test{pkg: "net", run: "^TestLeastConnectionsFillsWhatIsEmpty$/^least_connections_default$"},
+	},
+	{
+		name: "ended-loop-is-dealt-to",
+		what: "A loop that has ended takes connections, which nobody will open or close.",
+		file: "net/place.go",
+		old:  "	if b.closed || len(b.queue)",
+		new:  "	if len(b.queue)",
+		test: test{pkg: "net", run: "^TestLoopThatTakesNoConnectionsIsPassedOver$/^round_robin_default$"},
+	},
+	{
+		name: "turned-away-and-left-open",
+		what: "A connection that comes to a loop when that is ending is dropped, and its descriptor stays open.",
+		file: "net/place.go",
+		old:  "	_ = l.r.CloseFd(int(a.fd))\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestConnectionsOnTheirWayToALoop$/^round_robin_default/^shutdown$"},
+	},
+	{
+		name: "crowd-is-never-over",
+		what: "When those that waited for their OnOpen have all had it, accepting is not begun again.",
+		file: "net/place.go",
+		old:  "		l.crowded = false\n		l.steerAccepts()\n",
+		new:  "		l.crowded = false\n",
+		test: test{pkg: "net", run: "^TestCrowdOfConnectionsAtOnce$/^reuseport_default$"},
+	},
+	{
+		name: "place-free-and-nobody-called",
+		what: "After MaxConns was reached, a loop that waits for a place is not woken when another has one free.",
+		file: "net/limit.go",
+		old:  "	first.mail.rouse()\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestEveryPlaceCanBeHad$/^round_robin$"},
+	},
+	{
+		name: "place-lost-with-no-connection",
+		what: "A place that was taken for a connection which was not there is not given back.",
+		file: "net/limit.go",
+		old:  "			l.team.limit.give()\n			switch errno {\n",
+		new:  "			switch errno {\n",
+		test: test{pkg: "net", run: "^TestNoConnectionBeyondTheLimit$/^one_loop_5$"},
+	},
+	{
+		name: "full-server-forgets-who-waits",
+		what: "A listener at which connections waited when there was no place is not looked at again until the next one comes.",
+		file: "net/limit.go",
+		old:  "				l.sayFull()\n				l.acceptMore = false\n",
+		new:  "				l.sayFull()\n				ln.ready, l.acceptMore = false, false\n",
+		test: test{pkg: "net", run: "^TestEveryPlaceCanBeHad$/^one_loop$"},
+	},
+	{
+		name: "shortage-with-limit-lasts",
+		what: "With MaxConns, a listener that had no descriptor for a connection is not tried again when the pause is over.",
+		file: "net/accept.go",
+		old:  "		l.acceptMore = l.limited()\n",
+		new:  "",
+		test: placedWorlds,
+	},
+	{
+		name: "shortage-is-a-spin",
+		what: "Accepting does not pause when no descriptor is free, but tries again and again.",
+		file: "net/accept.go",
+		old:  "	l.acceptPaused, l.acceptAt = true, now+int64(l.acceptPause)\n",
+		new:  "	l.acceptPaused, l.acceptAt = true, now\n",
+		test: test{pkg: "net", run: "^TestConnectionsBeyondTheDescriptorLimitWaitAndAreServed$/^single$"},
 	},
 }
