@@ -20,19 +20,23 @@ import (
 var placed = []struct {
 	name string
 	Options
+	alike bool // as of variants
 }{
 	{name: "default", Options: Options{}},
 	{name: "epoll", Options: Options{Engine: ring.Epoll}},
-	{name: "no accept multishot", Options: Options{Mask: ring.AcceptMultishot}},
+	{name: "no accept multishot", Options: Options{Mask: ring.AcceptMultishot}, alike: true},
 	{name: "no features", Options: Options{Mask: maskAll}},
 	{name: "limited", Options: Options{MaxConns: 10_000}},
-	{name: "limited, no poll multishot", Options: Options{MaxConns: 10_000, Mask: ring.PollMultishot}},
-	{name: "epoll limited", Options: Options{Engine: ring.Epoll, MaxConns: 10_000}},
+	{name: "limited, no poll multishot", Options: Options{MaxConns: 10_000, Mask: ring.PollMultishot}, alike: true},
+	{name: "epoll limited", Options: Options{Engine: ring.Epoll, MaxConns: 10_000}, alike: true},
 	{name: "queues of 1 and 2", Options: Options{EntryCount: 1, CompletionCount: 2}},
 }
 
 func overPlaced(t *testing.T, p Placement, test func(t *testing.T, o Options)) {
 	for _, cs := range placed {
+		if cs.alike && testing.Short() {
+			continue
+		}
 		t.Run(fmt.Sprintf("%v %s", p, cs.name), func(t *testing.T) {
 			o := cs.Options
 			o.Loops, o.Placement, o.poison = 3, p, true

@@ -539,7 +539,7 @@ func TestPostersDoNotStarveConnections(t *testing.T) {
 func TestBroadcastReachesEveryConnection(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
 		const conns = 150 // more than a chunk
-		rounds, most := 12, 5000
+		rounds, most := max(4, few(12)), 5000
 		if v.slow {
 			rounds, most = 4, 300
 		}

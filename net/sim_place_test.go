@@ -232,8 +232,11 @@ func (s *simTeam) judge() {
 // connections and are dealt some, and in which connections and memory are limited.
 func TestSimulatedWorldsWithPlacementAndLimits(t *testing.T) {
 	worlds := 3000
-	if testing.Short() || simRace {
+	if simRace {
 		worlds = 500
+	}
+	if testing.Short() {
+		worlds = 50 // the same on every kernel
 	}
 	var sum simSum
 	runWorlds(t, placedSeeds, worlds, func(out *simOutcome) { sum.add(out) })

@@ -47,6 +47,37 @@ type variant struct {
 	// alike says that it asks nothing of the kernel that another variant does not.
 	// Under -short, which is for other kernels, it is left out.
 	alike bool
+
+	// setup says that what it asks beyond others is how a ring is set up, woken or
+	// waited for, or how connections are accepted. Under -short the tests that name
+	// it run over it, and of the others those in setupTests.
+	setup bool
+}
+
+// setupTests open and end connections, wait, and move bytes in every way.
+var setupTests = []string{"TestEchoIsByteExactFromOneByteToFourMegabytes", "TestManyConnectionsAtOnce", "TestThousandsOfShortConnections",
+	"TestPeerEndsItsDirectionAndReadsTheRest", "TestShutdownWhileClientsComeAndGo", "TestPacketsAreEchoed"}
+
+// leftOut says why a test that names no variants does not run over v; "": it does.
+func (v variant) leftOut(test string) string {
+	switch {
+	case !testing.Short():
+		return ""
+	case v.alike:
+		return "asks nothing of the kernel that other variants do not"
+	case v.setup && !slices.Contains(setupTests, test):
+		return "run by some tests: asks nothing more of the kernel than how a ring is set up, or connections are accepted"
+	}
+	return ""
+}
+
+// TestVariantsOfShortRuns says what variants they leave out, and why.
+func TestVariantsOfShortRuns(t *testing.T) {
+	for _, v := range variants {
+		if why := v.leftOut(""); why != "" {
+			t.Run(v.name, func(t *testing.T) { t.Skip(why) })
+		}
+	}
 }
 
 // variants are all of them. Options.poison is on in all but one, so that bytes
@@ -58,40 +89,40 @@ var variants = []variant{
 	{name: "epoll no features", Options: Options{Loops: 1, Engine: ring.Epoll, Mask: maskAll, poison: true}, alike: true},
 	{name: "epoll queues of 1 and 2", Options: Options{Loops: 1, Engine: ring.Epoll, EntryCount: 1, CompletionCount: 2, poison: true}, alike: true},
 	{name: "loops", Options: Options{Loops: 3, poison: true}},
-	{name: "loops round robin", Options: Options{Loops: 3, Placement: RoundRobin, poison: true}},
-	{name: "loops least connections", Options: Options{Loops: 3, Placement: LeastConnections, MaxConns: 1 << 20, poison: true}},
-	{name: "limited", Options: Options{Loops: 1, MaxConns: 1 << 20, poison: true}},
-	{name: "epoll limited", Options: Options{Loops: 2, Engine: ring.Epoll, MaxConns: 1 << 20, poison: true}},
+	{name: "loops round robin", Options: Options{Loops: 3, Placement: RoundRobin, poison: true}, setup: true},
+	{name: "loops least connections", Options: Options{Loops: 3, Placement: LeastConnections, MaxConns: 1 << 20, poison: true}, setup: true},
+	{name: "limited", Options: Options{Loops: 1, MaxConns: 1 << 20, poison: true}, setup: true},
+	{name: "epoll limited", Options: Options{Loops: 2, Engine: ring.Epoll, MaxConns: 1 << 20, poison: true}, alike: true},
 	{name: "no recv multishot", Options: Options{Loops: 1, Mask: ring.RecvMultishot, poison: true}},
-	{name: "no accept multishot", Options: Options{Loops: 1, Mask: ring.AcceptMultishot, poison: true}},
-	{name: "no poll multishot", Options: Options{Loops: 1, Mask: ring.PollMultishot, poison: true}},
-	{name: "no entry array off", Options: Options{Loops: 1, Mask: ring.NoEntryArray, poison: true}},
-	{name: "no defer taskrun", Options: Options{Loops: 1, Mask: ring.DeferTaskrun, poison: true}},
+	{name: "no accept multishot", Options: Options{Loops: 1, Mask: ring.AcceptMultishot, poison: true}, setup: true},
+	{name: "no poll multishot", Options: Options{Loops: 1, Mask: ring.PollMultishot, poison: true}, setup: true},
+	{name: "no entry array off", Options: Options{Loops: 1, Mask: ring.NoEntryArray, poison: true}, setup: true},
+	{name: "no defer taskrun", Options: Options{Loops: 1, Mask: ring.DeferTaskrun, poison: true}, setup: true},
 	// Two that have nothing to do with each other.
-	{name: "no sync message", Options: Options{Loops: 1, Mask: ring.SyncMessage | ring.RecvMultishotReset, poison: true}},
-	{name: "no registered ring", Options: Options{Loops: 1, Mask: ring.RegisteredRing, poison: true}},
+	{name: "no sync message", Options: Options{Loops: 1, Mask: ring.SyncMessage | ring.RecvMultishotReset, poison: true}, setup: true},
+	{name: "no registered ring", Options: Options{Loops: 1, Mask: ring.RegisteredRing, poison: true}, setup: true},
 	{name: "no features", Options: Options{Loops: 1, Mask: maskAll, poison: true}},
 	{name: "no bulk", Options: Options{Loops: 1, NoBulk: true, poison: true}},
 	{name: "no spin", Options: Options{Loops: 1, Spin: -1, poison: true}, alike: true},
 	{name: "one large buffer", Options: Options{Loops: 1, BulkBufs: 1, BulkBufBytes: 4096, poison: true}, alike: true},
-	{name: "low water marks", Options: Options{Loops: 1, HighWater: 5000, LowWater: 100, poison: true}},
+	{name: "low water marks", Options: Options{Loops: 1, HighWater: 5000, LowWater: 100, poison: true}, alike: true},
 	{name: "small buffers", Options: Options{Loops: 1, RecvBufs: 4, RecvBufBytes: 64, poison: true}},
-	{name: "small buffers no bulk", Options: Options{Loops: 1, RecvBufs: 4, RecvBufBytes: 64, NoBulk: true, poison: true}, slow: true},
+	{name: "small buffers no bulk", Options: Options{Loops: 1, RecvBufs: 4, RecvBufBytes: 64, NoBulk: true, poison: true}, slow: true, alike: true},
 	{name: "queues of 1 and 2", Options: Options{Loops: 1, EntryCount: 1, CompletionCount: 2, poison: true}},
 	{name: "queues of 2 and 4", Options: Options{Loops: 1, EntryCount: 2, CompletionCount: 4, poison: true}, alike: true},
 	{name: "all small", Options: Options{Loops: 1, EntryCount: 1, CompletionCount: 2, RecvBufs: 4, RecvBufBytes: 64,
-		NoBulk: true, BulkBufs: 1, BulkBufBytes: 4096, Mask: maskAll, poison: true}, slow: true},
+		NoBulk: true, BulkBufs: 1, BulkBufBytes: 4096, Mask: maskAll, poison: true}, slow: true, setup: true},
 }
 
 // overUnixSockets are variants in which the server listens on a Unix socket, and
 // its peers connect to that.
 var overUnixSockets = []variant{
 	{name: "unix", Options: Options{Loops: 1, poison: true}},
-	{name: "unix loops", Options: Options{Loops: 3, poison: true}},
-	{name: "unix epoll", Options: Options{Loops: 1, Engine: ring.Epoll, poison: true}},
+	{name: "unix loops", Options: Options{Loops: 3, poison: true}, setup: true},
+	{name: "unix epoll", Options: Options{Loops: 1, Engine: ring.Epoll, poison: true}, alike: true},
 	{name: "unix no features", Options: Options{Loops: 1, Mask: maskAll, poison: true}},
-	{name: "unix small buffers", Options: Options{Loops: 1, RecvBufs: 4, RecvBufBytes: 64, poison: true}},
-	{name: "unix queues of 1 and 2", Options: Options{Loops: 1, EntryCount: 1, CompletionCount: 2, poison: true}},
+	{name: "unix small buffers", Options: Options{Loops: 1, RecvBufs: 4, RecvBufBytes: 64, poison: true}, alike: true},
+	{name: "unix queues of 1 and 2", Options: Options{Loops: 1, EntryCount: 1, CompletionCount: 2, poison: true}, alike: true},
 }
 
 func init() { variants = append(variants, overUnixSockets...) }
@@ -107,10 +138,7 @@ func overVariants(t *testing.T, test func(t *testing.T, v variant), names ...str
 		}
 	}
 	for _, v := range variants {
-		if v.alike && testing.Short() {
-			continue
-		}
-		if len(names) == 0 || slices.Contains(names, v.name) {
+		if len(names) == 0 && v.leftOut(t.Name()) == "" || slices.Contains(names, v.name) && !(v.alike && testing.Short()) {
 			t.Run(v.name, func(t *testing.T) { test(t, v) })
 		}
 	}
@@ -132,6 +160,14 @@ func needUring(t *testing.T) {
 	t.Helper()
 	if err := ring.Have(ring.BufferRings); errors.Is(err, ring.ErrNotSupported) {
 		t.Skipf("needs io_uring: %v", err)
+	}
+}
+
+// sameOnEveryKernel skips a test under -short.
+func sameOnEveryKernel(t *testing.T, what string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skipf("short: %s on every kernel", what)
 	}
 }
 

@@ -353,7 +353,8 @@ func TestNoPostIsLost(t *testing.T) {
 			l := srv.loops[0]
 			// Some wait for each of their posts, so that the loop falls asleep in
 			// between, and some do not.
-			const patient, hasty, each = 4, 2, 1500
+			const patient, hasty = 4, 2
+			each := few(1500)
 			var ran atomic.Int64
 			err := crowd(patient+hasty, func(i int) error {
 				done := make(chan struct{}, each)
@@ -375,7 +376,7 @@ func TestNoPostIsLost(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n := ran.Load(); n != (patient+hasty)*each {
+			if n := int(ran.Load()); n != (patient+hasty)*each {
 				t.Errorf("%d of %d posts were run", n, (patient+hasty)*each)
 			}
 			wantEcho(t, srv.dial(), []byte("still there"))
