@@ -9,6 +9,7 @@ import (
 	stdnet "net"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -736,20 +737,30 @@ func TestCloseWaitsForAPeerThatReadsSlowly(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			o := m.Options
 			o.CloseTimeout = 300 * time.Millisecond
-			content := payload(3, 1<<20)
+			content := payload(3, few(2<<20)) // several times what the sockets hold
 			srv := serve(t, o, script{data: func(c *Conn, b []byte) int {
 				_ = c.SetWriteBuffer(16 << 10)
 				_, _ = c.Write(content)
 				c.Close()
 				return len(b)
 			}})
-			c := srv.dial()
+			// Before it connects: a window that has been offered is not kept to when
+			// the buffer is made smaller, and TCP then sends what was dropped again
+			// after ever longer pauses, in which the peer takes nothing.
+			small := stdnet.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) (err error) {
+				_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<10) })
+				return err
+			}}
+			c, err := small.Dial("tcp", srv.addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
 			defer c.Close()
-			_ = c.SetReadBuffer(16 << 10)
+			_ = c.SetDeadline(time.Now().Add(2 * patience))
 			write(t, c, []byte{1})
 			begin := time.Now()
 			for at := 0; at < len(content); {
-				n := min(64<<10, len(content)-at)
+				n := min(len(content)/16, len(content)-at)
 				wantRead(t, c, content[at:at+n])
 				at += n
 				time.Sleep(o.CloseTimeout / 6) // what is tested is that time passes
