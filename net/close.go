@@ -89,8 +89,10 @@ func (l *loop) end(c *Conn) {
 			c.state = c.state&^writeEnding | writeEnded
 			_ = l.r.Shutdown(int(c.fd), unix.SHUT_WR) // ENOTCONN: the peer has gone, which a receive tells
 		}
-		if c.state&closing != 0 || c.state&(writeEnded|sawEOF) == writeEnded|sawEOF {
-			c.state |= closing | dead // also when both directions have ended
+		if c.state&closing != 0 || c.state&(writeEnded|sawEOF) == writeEnded|sawEOF && c.stream == nil {
+			// Also when both directions have ended, but not if blocking code may have
+			// yet to read something.
+			c.state |= closing | dead
 			c.unref(refClosing)
 		}
 	}
@@ -177,6 +179,9 @@ func (l *loop) close(c *Conn, cause error) {
 	if c.out.head != nil || c.seldom().notices > 0 {
 		l.lingers(c)
 	}
+	if c.stream != nil {
+		c.stream.end()
+	}
 	l.mark(c)
 }
 
@@ -201,6 +206,9 @@ func (l *loop) abort(c *Conn, cause error) {
 	c.unref(refClosing)
 	c.keep(nil)
 	l.dropTimers(c)
+	if c.stream != nil {
+		c.stream.end()
+	}
 	l.mark(c)
 }
 

@@ -34,7 +34,8 @@ type Conn struct {
 	context  any
 	cause    error // why it is closing; the first cause stays
 	remote   Addr
-	accepted bool // came by a listener, and so counts for Options.MaxConns
+	accepted bool    // came by a listener, and so counts for Options.MaxConns
+	stream   *Stream // for blocking code; nil: it has none
 }
 
 // rare is what few connections have.

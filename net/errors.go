@@ -49,6 +49,15 @@ func (e *OpError) Error() string {
 // Unwrap gives the inner error.
 func (e *OpError) Unwrap() error { return e.Err }
 
+// Timeout reports that the time for it ran out, as in std's net.Error.
+func (e *OpError) Timeout() bool {
+	var t interface{ Timeout() bool }
+	return errors.As(e.Err, &t) && t.Timeout()
+}
+
+// Temporary is Timeout. It makes an OpError a net.Error of std's.
+func (e *OpError) Temporary() bool { return e.Timeout() }
+
 // PanicError is the cause of a connection whose handler panicked.
 type PanicError struct {
 	Value any    // what panic was called with

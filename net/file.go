@@ -27,6 +27,7 @@ type File struct {
 	asked  bool
 	pages  []byte // the file mapped, if Resident tells the truth about it
 
+	lent     bool // f is not closed with it
 	borrowed bool // for tests: fd is of another engine
 }
 
@@ -122,6 +123,9 @@ func (f *File) free() error {
 	if f.pages != nil {
 		_ = ring.Unmap(f.pages)
 		f.pages = nil
+	}
+	if f.lent {
+		return nil
 	}
 	return f.f.Close()
 }

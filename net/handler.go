@@ -88,6 +88,7 @@ type handlers struct {
 	shutdown ShutdownHandler
 	wake     WakeHandler
 	refused  RefusedHandler
+	blocking bool // its connections have Streams
 }
 
 func newHandlers(h Handler) *handlers {
@@ -97,5 +98,6 @@ func newHandlers(h Handler) *handlers {
 	hs.shutdown, _ = h.(ShutdownHandler)
 	hs.wake, _ = h.(WakeHandler)
 	hs.refused, _ = h.(RefusedHandler)
+	_, hs.blocking = h.(interface{ servesStreams() })
 	return hs
 }

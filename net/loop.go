@@ -9,11 +9,13 @@ import (
 	"net/netip"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"example.com/ringnet/bufring"
+	"example.com/ringnet/internal/goroutine"
 	"example.com/ringnet/ring"
 )
 
@@ -80,6 +82,13 @@ type loop struct {
 
 	dials  dialTable
 	nobody Conn // whose callback OnError is
+
+	g       uintptr        // the loop's goroutine
+	runs    atomic.Uintptr // the goroutine that runs: this one or a fiber's; 0: none
+	fiber   *Fiber         // that runs; nil: none
+	fibers  int            // that have not ended
+	woken   fiberList      // that are to run
+	dialled *handlers      // of what fibers dial
 
 	began      int64
 	now        int64 // of the clock, when the loop last looked for completions
@@ -318,6 +327,9 @@ func (l *loop) start() error {
 // run is the loop's goroutine. ready gets the outcome of start.
 func (l *loop) run(ready chan<- error) {
 	runtime.LockOSThread()
+	l.g = goroutine.ID()
+	l.runs.Store(l.g)
+	defer l.runs.Store(0)
 	// Unlocked at the end only after a clean end: a thread that the kernel still
 	// knows as a ring's owner is not given back to the scheduler but ended.
 	defer close(l.done)
@@ -399,7 +411,7 @@ func (l *loop) dispatchSome() {
 		if len(l.owing) > 0 {
 			l.settleOwing()
 		}
-		if len(l.dirty) > 0 {
+		if len(l.dirty) > 0 || !l.woken.empty() {
 			l.settleDirty()
 		}
 		if l.queuedSends >= flushSends || l.queuedBytes >= flushBytes {
@@ -527,8 +539,17 @@ func (l *loop) mark(c *Conn) {
 	}
 }
 
-// settleDirty settles the marked ones, and those that settling marks.
+// settleDirty settles the marked ones, and those that settling marks. Then it runs the
+// fibers that have been woken, and settles what these mark.
 func (l *loop) settleDirty() {
+	l.settleMarked()
+	if !l.woken.empty() {
+		l.resumeWoken()
+		l.settleMarked()
+	}
+}
+
+func (l *loop) settleMarked() {
 	for i := 0; i < len(l.dirty); i++ {
 		c := l.dirty[i]
 		if c == nil {
@@ -608,7 +629,8 @@ func (l *loop) guard(f func()) {
 		defer l.contain()
 		f()
 	}()
-	for len(l.dirty) > 0 || len(l.owing) > 0 {
+	// Once for fibers, since each may wake another.
+	for woken := !l.woken.empty(); woken || len(l.dirty) > 0 || len(l.owing) > 0; woken = false {
 		func() {
 			defer l.contain()
 			l.settleOwing()

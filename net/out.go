@@ -32,6 +32,7 @@ type segment struct {
 	file   *transfer     // it is a range of a file, and mem what was read of it
 	copied bool          // the buffer is ours alone: a later Write may add to it
 	sealed bool          // part of a send in flight
+	waited bool          // a fiber waits for its memory, which must not depend on the peer: no zero copy
 	gone   bool          // off the queue, and kept only for pins
 	pins   int32         // zero-copy sends that have not told that they are done with mem
 }
@@ -497,12 +498,13 @@ func (l *loop) sendDone(c *Conn, res int) {
 	}
 }
 
-// checkHigh stops reading from a connection whose output has grown too long.
+// checkHigh stops reading from a connection whose output has grown too long. Blocking
+// code waits in Write instead, and decides by itself what it reads.
 func (l *loop) checkHigh(c *Conn) {
 	if l.held > l.heavyFrom {
 		l.load()
 	}
-	if (c.out.bytes > l.high || c.seldom().files > filesMax) && c.state&overHigh == 0 {
+	if (c.out.bytes > l.high || c.seldom().files > filesMax) && c.state&overHigh == 0 && c.stream == nil {
 		c.state |= overHigh
 		l.stats.HighWater++
 	}
@@ -512,6 +514,9 @@ func (l *loop) checkHigh(c *Conn) {
 func (l *loop) checkLow(c *Conn) {
 	if l.heavy() {
 		l.unload()
+	}
+	if c.stream != nil {
+		c.stream.outputMoved()
 	}
 	if c.state&overHigh == 0 || c.out.bytes > l.low || c.seldom().files > filesLow {
 		return

@@ -417,6 +417,9 @@ func (l *loop) onRead(c *Conn, cqe *ring.Completion) {
 	default:
 		l.failFile(c, t, errno)
 	}
+	if c.stream != nil {
+		c.stream.outputMoved()
+	}
 	l.settle(c)
 }
 

@@ -25,7 +25,7 @@ func (l *loop) drain() {
 		l.drainSockets()
 	}
 	l.table.each(func(c *Conn) {
-		if told && c.h.shutdown != nil {
+		if told && c.h.shutdown != nil && !c.h.blocking {
 			return
 		}
 		if c.h.shutdown != nil && c.state&(closing|dead|finished) == 0 {

@@ -253,7 +253,7 @@ func (l *loop) cutSockets() {
 }
 
 // empty reports that nothing is left to serve.
-func (l *loop) empty() bool { return l.table.used+l.dials.used+l.udp.used == 0 }
+func (l *loop) empty() bool { return l.table.used+l.dials.used+l.udp.used+l.fibers == 0 }
 
 func (l *loop) eachSocket(f func(s *Socket)) {
 	for i := range l.udp.sockets {

@@ -68,6 +68,8 @@ type Stats struct {
 	PacketWaits      uint64 // times the kernel took no more
 	PacketErrors     uint64 // that were told to SocketErrorHandler, or would have been
 	Segmented        uint64 // datagrams handed over as several segments
+	Fibers           uint64 // that have not ended, now
+	FibersStarted    uint64
 	Posts            uint64 // letters of other goroutines that were worked off
 	PostsDropped     uint64 // of these or their receivers: the connection had gone
 	Refused          uint64 // of these or their receivers: too much output waited for the peer
@@ -161,7 +163,7 @@ func (s *Stats) add(o *Stats) {
 		{&s.PacketsReceived, o.PacketsReceived}, {&s.PacketsTruncated, o.PacketsTruncated}, {&s.PacketsSent, o.PacketsSent},
 		{&s.PacketSends, o.PacketSends}, {&s.PacketWaits, o.PacketWaits}, {&s.PacketErrors, o.PacketErrors}, {&s.Segmented, o.Segmented},
 		{&s.Posts, o.Posts}, {&s.PostsDropped, o.PostsDropped}, {&s.Refused, o.Refused}, {&s.Wakeups, o.Wakeups},
-		{&s.Offloads, o.Offloads}, {&s.OffloadsDropped, o.OffloadsDropped},
+		{&s.Fibers, o.Fibers}, {&s.FibersStarted, o.FibersStarted}, {&s.Offloads, o.Offloads}, {&s.OffloadsDropped, o.OffloadsDropped},
 		{&s.Flushes, o.Flushes}, {&s.AcceptErrors, o.AcceptErrors}, {&s.Heavy, o.Heavy}, {&s.Evicted, o.Evicted},
 		{&s.AtLimit, o.AtLimit}, {&s.Dealt, o.Dealt}, {&s.Dropped, o.Dropped}, {&s.Panics, o.Panics}, {&s.Stale, o.Stale},
 		{&s.SpinsFound, o.SpinsFound}, {&s.SpinsMissed, o.SpinsMissed},
@@ -192,6 +194,7 @@ func (l *loop) snapshot() Stats {
 	s.Connections = uint64(l.table.used)
 	s.Ring = l.r.Counters()
 	s.Dialling = l.dials.used
+	s.Fibers = uint64(l.fibers)
 	s.HeldBytes = l.held
 	s.InFlight = l.inFlight
 	s.Uptime = time.Duration(l.clock() - l.began)

@@ -258,7 +258,7 @@ func (g *timing) next() (due int64, what limitKind) {
 	if c.state&dead != 0 {
 		return due, what
 	}
-	if c.state&(noReading|isStarved) == 0 {
+	if c.state&(noReading|isStarved) == 0 && (c.stream == nil || !c.stream.readers.empty()) {
 		if g.readTimeout > 0 {
 			sooner(plus(g.readAt, g.readTimeout), readTimeout)
 		}

@@ -215,7 +215,10 @@ func (l *loop) expireSome(budget int, until int64) (left int) {
 		}
 		left--
 		t.owner.expired(l)
-		if len(l.dirty) > 0 {
+		if len(l.owing) > 0 {
+			l.settleOwing()
+		}
+		if len(l.dirty) > 0 || !l.woken.empty() {
 			l.settleDirty()
 		}
 	}

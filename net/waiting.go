@@ -225,7 +225,7 @@ func (l *loop) pressing() bool {
 		return true
 	}
 	if len(l.readyList) > 0 || len(l.sending) > 0 || len(l.chunkless) > 0 && l.chunks.Free() > 0 || len(l.retry) > 0 ||
-		len(l.dials.retry) > 0 || len(l.dirty) > 0 || l.armLater || l.acceptMore || len(l.arrivals) > 0 || l.mail.roused() {
+		len(l.dials.retry) > 0 || len(l.dirty) > 0 || !l.woken.empty() || len(l.owing) > 0 || l.armLater || l.acceptMore || len(l.arrivals) > 0 || l.mail.roused() {
 		return true
 	}
 	// Some that feed has let go on may not read at all, or have nothing to read;

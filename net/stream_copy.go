@@ -1,0 +1,157 @@
+//go:build linux
+
+package net
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// WriteTo implements io.WriterTo, for io.Copy: it writes to w what comes, until the end
+// of the stream. To another Stream of the same loop, or this one, the bytes go in the
+// buffers that they came in, without a copy.
+func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
+	to, _ := w.(*Stream)
+	if to != nil && to.l != s.l {
+		return 0, s.opError("copy", fmt.Errorf("%w: the other Stream lives on loop %d, this one on loop %d: dial it on the same loop (Stream.Dial)", ErrOffLoop, to.l.index, s.l.index))
+	}
+	for {
+		lease, err := s.Next()
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		m := lease.Len()
+		if to != nil {
+			if err := to.sendLease(lease); err != nil {
+				return n, err
+			}
+			n += int64(m)
+			continue
+		}
+		wrote, err := w.Write(lease.Bytes())
+		lease.Release()
+		n += int64(max(0, wrote))
+		if err == nil && wrote != m {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// ReadFrom implements io.ReaderFrom, for io.Copy: it sends what r has. Of a regular file
+// (*os.File, also within an io.LimitedReader) it is sent as by [Conn.SendFile], from the
+// file's offset on, which it moves; it waits until the last byte was handed to the
+// kernel. Another Stream's bytes go without a copy, see WriteTo. From anything else they
+// are copied as io.Copy would; a read that blocks blocks the loop.
+func (s *Stream) ReadFrom(r io.Reader) (int64, error) {
+	switch r := r.(type) {
+	case *Stream:
+		return r.WriteTo(s)
+	case *os.File:
+		if n, handled, err := s.sendFrom(r, -1); handled {
+			return n, err
+		}
+	case *io.LimitedReader:
+		if f, ok := r.R.(*os.File); ok && r.N > 0 {
+			n, handled, err := s.sendFrom(f, r.N)
+			if handled {
+				r.N -= n
+				return n, err
+			}
+		}
+	}
+	return io.Copy(struct{ io.Writer }{s}, r)
+}
+
+// sendFrom sends what is in a file from its offset on, or as much of it as limit says.
+// It has not handled what is no regular file.
+func (s *Stream) sendFrom(f *os.File, limit int64) (n int64, handled bool, err error) {
+	if !s.here() || s.l.fiber == nil {
+		return 0, false, nil // the ordinary way says what is wrong
+	}
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return 0, false, nil
+	}
+	off, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, false, nil // opened for appending, say: as long as it can be read
+	}
+	length := max(0, st.Size()-off)
+	if limit >= 0 {
+		length = min(length, limit)
+	}
+	file := &File{f: f, fd: int(f.Fd()), lent: true}
+	n, err = s.SendFile(file, off, length)
+	_ = file.Close()
+	_, seekErr := f.Seek(off+n, io.SeekStart)
+	return n, true, errors.Join(err, seekErr)
+}
+
+// SendFile is [Conn.SendFile], and waits until the last byte was handed to the kernel.
+// It returns how many were.
+func (s *Stream) SendFile(file *File, off, n int64) (int64, error) {
+	if !s.here() {
+		return 0, s.opError("send file", ErrOffLoop)
+	}
+	if err := s.mayWrite(); err != nil {
+		return 0, err
+	}
+	if err := s.awaitRoom(); err != nil {
+		return 0, err
+	}
+	f, err := s.l.toWait("send file")
+	if err != nil {
+		return 0, err
+	}
+	w := &fileWait{f: f, off: off}
+	before := s.c.out.tail
+	if n < 0 {
+		size, err := file.Size()
+		if err != nil {
+			return 0, err
+		}
+		n = size - off
+	}
+	if err := s.c.SendFile(file, off, n, w.done); err != nil {
+		return 0, err
+	}
+	f.at, f.seg = s, nil
+	if t := s.c.out.tail; t != before && t != nil {
+		f.seg, w.t = t, t.file
+	}
+	s.writers.push(f)
+	if err := f.park(waitSent); err != nil {
+		return w.sent, err
+	}
+	return n, nil
+}
+
+// fileWait is a file that a fiber waits for.
+type fileWait struct {
+	f    *Fiber
+	t    *transfer // nil: it is so small that it went out with what was before
+	off  int64
+	sent int64
+}
+
+// done is called when the file has gone out, or will not.
+func (w *fileWait) done(err error) {
+	f := w.f
+	if w.t != nil {
+		w.sent = w.t.off - w.off
+	}
+	f.seg, f.cut = nil, nil
+	f.at.writers.remove(f)
+	if err != nil && f.at.c.state&(closing|dead|finished) != 0 {
+		err = f.at.closedError("write")
+	}
+	f.l.wake(f, err)
+}
