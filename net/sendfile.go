@@ -308,7 +308,7 @@ func (l *loop) pages(s *segment) []byte {
 	if len(s.mem) > 0 {
 		return nil
 	}
-	all := t.file.mapping(t.end)
+	all := t.file.mapping()
 	end := min(t.end, t.off+int64(l.piece), int64(len(all)))
 	if !t.spliced {
 		if t.end > mappedSendMax {
