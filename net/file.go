@@ -18,7 +18,7 @@ import (
 // connections on any loops at the same time. Open a file once for many transfers
 // where you can: what is learned about it is kept. Safe for concurrent use.
 type File struct {
-	f  *os.File
+	f  openFile
 	fd int
 
 	mu     sync.Mutex
@@ -29,6 +29,13 @@ type File struct {
 
 	lent     bool // f is not closed with it
 	borrowed bool // for tests: fd is of another engine
+}
+
+// openFile is what a File needs of an *os.File.
+type openFile interface {
+	Stat() (fs.FileInfo, error)
+	Name() string
+	Close() error
 }
 
 // OpenFile opens a regular file for sending. The File must be closed.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 )
 
 // WriteTo implements io.WriterTo, for io.Copy: it writes to w what comes, until the end
@@ -54,12 +53,12 @@ func (s *Stream) ReadFrom(r io.Reader) (int64, error) {
 	switch r := r.(type) {
 	case *Stream:
 		return r.WriteTo(s)
-	case *os.File:
+	case osFile:
 		if n, handled, err := s.sendFrom(r, -1); handled {
 			return n, err
 		}
 	case *io.LimitedReader:
-		if f, ok := r.R.(*os.File); ok && r.N > 0 {
+		if f, ok := r.R.(osFile); ok && r.N > 0 {
 			n, handled, err := s.sendFrom(f, r.N)
 			if handled {
 				r.N -= n
@@ -70,9 +69,17 @@ func (s *Stream) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{s}, r)
 }
 
+// osFile is an *os.File, or what package os gives to ReadFrom in its stead: that has the
+// methods, but for WriteTo.
+type osFile interface {
+	openFile
+	io.Seeker
+	Fd() uintptr
+}
+
 // sendFrom sends what is in a file from its offset on, or as much of it as limit says.
 // It has not handled what is no regular file.
-func (s *Stream) sendFrom(f *os.File, limit int64) (n int64, handled bool, err error) {
+func (s *Stream) sendFrom(f osFile, limit int64) (n int64, handled bool, err error) {
 	if !s.here() || s.l.fiber == nil {
 		return 0, false, nil // the ordinary way says what is wrong
 	}
