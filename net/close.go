@@ -84,11 +84,12 @@ func (l *loop) read(c *Conn) {
 
 // end takes a connection through its last steps.
 func (l *loop) end(c *Conn) {
+	if c.parts() {
+		l.part(c)
+		return
+	}
 	if c.out.head == nil && c.state&sendArmed == 0 {
-		if c.state&(writeEnding|writeEnded) == writeEnding {
-			c.state = c.state&^writeEnding | writeEnded
-			_ = l.r.Shutdown(int(c.fd), unix.SHUT_WR) // ENOTCONN: the peer has gone, which a receive tells
-		}
+		l.endWrite(c)
 		if c.state&closing != 0 || c.state&(writeEnded|sawEOF) == writeEnded|sawEOF && c.stream == nil {
 			// Also when both directions have ended, but not if blocking code may have
 			// yet to read something.
@@ -127,6 +128,14 @@ func (l *loop) end(c *Conn) {
 	}
 	if c.cancels == 0 {
 		l.finish(c)
+	}
+}
+
+// endWrite ends our direction, if that is wanted. Nothing may be left to be sent.
+func (l *loop) endWrite(c *Conn) {
+	if c.state&(writeEnding|writeEnded) == writeEnding {
+		c.state = c.state&^writeEnding | writeEnded
+		_ = l.r.Shutdown(int(c.fd), unix.SHUT_WR) // ENOTCONN: the peer has gone, which a receive tells
 	}
 }
 
@@ -232,7 +241,11 @@ func (l *loop) release(c *Conn) {
 	l.finishing = nil
 	l.dropTiming(c)
 	l.dropDirect(c)
-	_ = l.r.CloseFd(int(c.fd)) // no error of close(2) on a socket can be acted upon
+	if c.seldom().parting != nil {
+		l.pass(c)
+	} else {
+		_ = l.r.CloseFd(int(c.fd)) // no error of close(2) on a socket can be acted upon
+	}
 	l.table.remove(c)
 	c.context = nil
 	if c.seldom().anchor != nil {

@@ -40,13 +40,14 @@ type Conn struct {
 
 // rare is what few connections have.
 type rare struct {
-	anchor  *anchor // of its Refs; nil if there are none
-	kept    []byte  // received and not consumed; hasKept says that there is some
-	route   *route  // what zero copy is worth to its peer; nil: not known
-	pinned  uint32  // reads of files, and zero-copy sends whose memory is not free yet
-	notices uint32  // the latter
-	files   uint32  // transfers that wait
-	cutOff  bool    // what is not acknowledged is dropped
+	anchor  *anchor  // of its Refs; nil if there are none
+	kept    []byte   // received and not consumed; hasKept says that there is some
+	route   *route   // what zero copy is worth to its peer; nil: not known
+	pinned  uint32   // reads of files, and zero-copy sends whose memory is not free yet
+	notices uint32   // the latter
+	files   uint32   // transfers that wait
+	cutOff  bool     // what is not acknowledged is dropped
+	parting *parting // it is being handed over to std
 }
 
 var nothingRare rare

@@ -88,7 +88,8 @@ type handlers struct {
 	shutdown ShutdownHandler
 	wake     WakeHandler
 	refused  RefusedHandler
-	blocking bool // its connections have Streams
+	blocking bool              // its connections have Streams
+	std      *HandOverListener // it is that
 }
 
 func newHandlers(h Handler) *handlers {
@@ -99,5 +100,6 @@ func newHandlers(h Handler) *handlers {
 	hs.wake, _ = h.(WakeHandler)
 	hs.refused, _ = h.(RefusedHandler)
 	_, hs.blocking = h.(interface{ servesStreams() })
+	hs.std, _ = h.(*HandOverListener)
 	return hs
 }

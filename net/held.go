@@ -64,7 +64,7 @@ func (l *loop) checkInput() {
 	for l.heldInput > l.o.MaxLoopBytes/2 {
 		var most *Conn
 		l.table.each(func(c *Conn) {
-			if c.state&hasKept != 0 && (most == nil || len(c.rare.kept) > len(most.rare.kept)) {
+			if c.state&hasKept != 0 && !c.parts() && (most == nil || len(c.rare.kept) > len(most.rare.kept)) {
 				most = c
 			}
 		})

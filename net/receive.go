@@ -53,6 +53,9 @@ func (l *loop) onRecv(c *Conn, cqe *ring.Completion) {
 			l.weigh(c, int(cqe.Res), cqe.NonEmpty())
 			l.deliver(c, lease)
 		} else {
+			if cqe.Res > 0 && c.parts() {
+				l.keepMore(c, lease.Bytes())
+			}
 			l.group.Put(lease)
 		}
 	}
@@ -70,7 +73,7 @@ func (l *loop) onRecv(c *Conn, cqe *ring.Completion) {
 		case unix.ECANCELED, unix.EINTR, unix.EAGAIN:
 			// Ours, or nothing: settle arms it again if it is still wanted.
 		default:
-			if c.state&dead == 0 {
+			if c.state&dead == 0 && !l.tellLater(c, errno) {
 				l.fail(c, "read", errno)
 			}
 		}
@@ -110,7 +113,7 @@ func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 	}
 	l.lentTo = nil
 	if uint(n) < uint(len(b)) {
-		if c.state&(closing|dead) == 0 {
+		if c.state&(closing|dead) == 0 || c.parts() {
 			c.keep(append([]byte(nil), b[n:]...))
 			l.checkKept(c)
 		}
@@ -145,7 +148,7 @@ func (l *loop) offerKept(c *Conn) {
 	}
 	l.lentTo = nil
 	switch {
-	case c.state&(closing|dead) != 0:
+	case c.state&(closing|dead) != 0 && !c.parts():
 		// Nobody will want the rest; close has dropped it.
 	case uint(n) <= uint(len(b)):
 		c.keep(b[n:])
@@ -164,6 +167,9 @@ func (l *loop) onData(c *Conn, b []byte) int {
 }
 
 func (l *loop) checkKept(c *Conn) {
+	if c.parts() {
+		return // no more will come, and all of it leaves the loop
+	}
 	if len(c.seldom().kept) > l.o.MaxUnconsumed {
 		l.abort(c, ErrUnconsumed)
 	}

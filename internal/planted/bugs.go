@@ -391,8 +391,8 @@ var bugs = []bug{
 		name: "ended-connection-keeps-buffer",
 		what: "A buffer that is filled for a connection which has ended meanwhile is not given back.",
 		file: "net/receive.go",
-		old:  "		} else {\n			l.group.Put(lease)\n		}\n",
-		new:  "		}\n",
+		old:  "				l.keepMore(c, lease.Bytes())\n			}\n			l.group.Put(lease)\n",
+		new:  "				l.keepMore(c, lease.Bytes())\n			}\n",
 		test: test{pkg: "net", run: "^TestTooMuchUnconsumedClosesTheConnection$/^default$"},
 	},
 	{
