@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"example.com/ringnet/bench/internal/certificate"
 )
 
 // contestPlan is what the flags of a benchmark ask for.
@@ -161,6 +163,12 @@ func (b *benchmark) run(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if b.behind != nil {
+		show.say("build the server behind")
+		if err := bins.build(ctx, *b.behind); err != nil {
+			return err
+		}
+	}
 	rec, err := newRecord[row](p.json, bins.module, describe(ctx, b.name, args, bins.module, p.cores))
 	if err != nil {
 		return err
@@ -170,6 +178,11 @@ func (b *benchmark) run(ctx context.Context, args []string, w io.Writer) error {
 	}
 	if err := bins.writeContent(p.contentBytes()); err != nil {
 		return err
+	}
+	if slices.ContainsFunc(b.kinds, func(k kind) bool { return k.tls }) {
+		if err := certificate.Write(bins.certificate()); err != nil {
+			return err
+		}
 	}
 	// Out of the way of the server; only now, since the compiler wants all cores.
 	if err := moveTo(p.cores.Load); err != nil {
@@ -240,7 +253,7 @@ func (p *contestPlan) contest(ctx context.Context, bins *binaries, able []server
 					return err
 				}
 				show.say("%v  round %d of %d  %s", c, round+1, p.rounds, s.name)
-				t := trial{server: s, kind: k, cell: c, round: round + 1, window: p.window, warmup: p.warmup, cores: p.cores, beside: p.beside}
+				t := trial{server: s, kind: k, cell: c, round: round + 1, window: p.window, warmup: p.warmup, cores: p.cores, beside: p.beside, behind: p.behind}
 				if err := rec.add(t.run(ctx, bins)); err != nil {
 					return err
 				}

@@ -27,7 +27,7 @@ func main() {
 	if i := slices.IndexFunc(benchmarks, func(b *benchmark) bool { return b.name == name }); i >= 0 {
 		err = benchmarks[i].run(ctx, args, os.Stdout)
 	} else if name == "idle" {
-		err = idle(ctx, args)
+		err = idle(ctx, args, os.Stdout)
 	} else {
 		fmt.Fprintf(os.Stderr, "bench: %q is no benchmark\n%s", name, usage())
 		os.Exit(2)
