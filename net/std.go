@@ -223,8 +223,8 @@ func (l *loop) passAccepted(a arrival) {
 	l.giveBack()
 }
 
-// refuse resets a connection that a HandOverListener does not take.
-func (l *loop) refuse(c *Conn, err error) {
+// turnDown resets a connection that a HandOverListener does not take.
+func (l *loop) turnDown(c *Conn, err error) {
 	l.logRefused(err)
 	l.stats.HandOversLost++
 	_ = c.SetLinger(0) // an error: Unix sockets know no reset

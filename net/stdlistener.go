@@ -229,7 +229,7 @@ func (l *HandOverListener) learn(addr stdnet.Addr) {
 // OnOpen implements [Handler]: c is handed over, or reset.
 func (l *HandOverListener) OnOpen(c *Conn) {
 	if err := c.HandOverTo(l); err != nil {
-		c.l.refuse(c, err)
+		c.l.turnDown(c, err)
 	}
 }
 
