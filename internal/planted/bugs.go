@@ -735,8 +735,8 @@ var bugs = []bug{
 		name: "ended-connections-counted",
 		what: "A connection that ends counts for its loop for good, which then seems to have more than others.",
 		file: "net/place.go",
-		old:  "	l.team.count(l, -1)\n	if l.team.limit",
-		new:  "	if l.team.limit",
+		old:  "	l.team.count(l, -1)\n	l.giveBack()",
+		new:  "	l.giveBack()",
 		test: test{pkg: "net", run: "^TestLeastConnectionsFillsWhatIsEmpty$/^least_connections_default$"},
 	},
 	{
