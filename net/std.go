@@ -76,6 +76,42 @@ func (c *Conn) HandOverTo(to *HandOverListener) error {
 	return c.l.handOver(c, to)
 }
 
+// HandOver is [Conn.HandOver] from blocking code: what has not been read comes first when
+// f reads. What other fibers are writing goes out whole, and all else that waits for the
+// Stream is answered an error that matches [ErrHandedOver] and ErrClosed, as everything
+// is that is asked of the Stream from now on. So the function of [Blocking] has to
+// return, and what it returns ends nothing; a panic in it ends the connection, as long
+// as it has not been given to f.
+func (s *Stream) HandOver(f func(conn stdnet.Conn, err error)) error {
+	if !s.here() {
+		return s.opError("hand over", ErrOffLoop)
+	}
+	if s.c.state&(closing|dead|finished) != 0 {
+		return s.closedError("hand over")
+	}
+	return s.c.HandOver(f)
+}
+
+// HandOverTo is [Conn.HandOverTo] from blocking code; see HandOver.
+func (s *Stream) HandOverTo(to *HandOverListener) error {
+	if !s.here() {
+		return s.opError("hand over", ErrOffLoop)
+	}
+	if s.c.state&(closing|dead|finished) != 0 {
+		return s.closedError("hand over")
+	}
+	return s.c.HandOverTo(to)
+}
+
+// rest is a copy of what has not been read.
+func (s *Stream) rest() []byte {
+	b := append([]byte(nil), s.held.Bytes()...)
+	for _, lease := range s.more {
+		b = append(b, lease.Bytes()...)
+	}
+	return append(b, s.view...)
+}
+
 // taker gets a connection that is handed over, or is told why it does not: one of the
 // two, once, on the loop's goroutine.
 type taker interface {
@@ -102,8 +138,8 @@ func (f takerFunc) miss(err error) { go f(nil, err) }
 type parting struct {
 	to    taker
 	errno syscall.Errno // what a receive has told; see parted
-	front []byte
-	gone  bool // it has come to its end, and the descriptor goes to the taker
+	front []byte        // received before what is kept
+	gone  bool          // it has come to its end, and the descriptor goes to the taker
 }
 
 // handOver begins. The connection must not be closing.
@@ -111,12 +147,17 @@ func (l *loop) handOver(c *Conn, to taker) error {
 	if c.state&(closing|dead|finished) != 0 {
 		return ErrClosed
 	}
-	c.rarely().parting = &parting{to: to}
+	p := &parting{to: to}
+	c.rarely().parting = p
 	c.state |= closing
 	c.unref(refClosing)
 	l.dropTimers(c)
 	if c.out.head != nil || c.rare.notices > 0 {
 		l.lingers(c)
+	}
+	if s := c.stream; s != nil {
+		p.front = s.rest() // what is kept came behind it
+		s.end()
 	}
 	l.mark(c)
 	return nil
@@ -172,7 +213,7 @@ func (l *loop) part(c *Conn) {
 		c.state &^= direct
 	}
 	p := c.rare.parting
-	p.front, p.gone = c.rare.kept, true
+	p.front, p.gone = append(p.front, c.rare.kept...), true
 	c.cause = ErrHandedOver
 	l.stats.HandedOver++
 	l.finish(c)

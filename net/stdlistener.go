@@ -18,13 +18,12 @@ var ErrQueueFull = errors.New("ringnet: too many connections wait to be accepted
 // on the same port or server. The zero value is ready for use; it must not be copied. Its
 // methods are safe for concurrent use, and any number of servers may feed one.
 //
-// Connections get there in three ways:
+// Connections get there in two ways:
 //
-//   - [Conn.HandOverTo], from a callback;
+//   - [Conn.HandOverTo], from a callback, and [Stream.HandOverTo], from blocking code;
 //   - as a [Handler]: of a Server, of one of its addresses (Server.Handlers), of a Dialer,
 //     or chosen by a [Sniff]. Such connections of a server or an address are handed over
-//     as they are accepted: no loop ever reads from them;
-//   - later, from blocking code on a loop.
+//     as they are accepted: no loop ever reads from them.
 //
 // The queue is bounded by Backlog. When it is full, or the listener is closed, HandOverTo
 // answers an error, and connections that came with the listener as their handler are

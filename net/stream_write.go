@@ -128,8 +128,8 @@ func (f *Fiber) released(l *loop, c *Conn, err error) {
 // cut has a fiber wait no longer for what it sends, with an error: nothing more of that
 // goes out. While the kernel is at it, which is not for long, that has to wait.
 func (s *Stream) cut(f *Fiber, err error) {
-	if f.waits != waitSent || f.seg == nil {
-		return
+	if f.waits != waitSent || f.seg == nil || s.c.parts() {
+		return // or it is for the peer to have before the connection is another's
 	}
 	if s.l.cutOut(s.c, f.seg, err) {
 		f.seg, f.cut = nil, nil
