@@ -32,6 +32,8 @@ type kind struct {
 	tls     bool                // over TLS, with the runner's certificate
 	server  func(cell) []string // flags of the server; nil: none
 	load    []string            // flags of the load generator
+	needs   string              // a program that the load is made by; empty: only ours
+	without string              // how to get it, or do without
 }
 
 // benchmarks is all of them, in the order of the usage.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -152,6 +153,15 @@ func (b *benchmark) run(ctx context.Context, args []string, w io.Writer) error {
 	p, err := b.parse(args)
 	if err != nil {
 		return err
+	}
+	for _, c := range p.cells {
+		k, err := b.kindOf(c)
+		if err != nil {
+			return err
+		}
+		if _, err := exec.LookPath(k.needs); k.needs != "" && err != nil {
+			return fmt.Errorf("%v: %s is missing: %s", c, k.needs, k.without)
+		}
 	}
 	bins, err := newBinaries(ctx)
 	if err != nil {

@@ -159,6 +159,15 @@ func TestDefaultsOfEveryBenchmarkAreTaken(t *testing.T) {
 	}
 }
 
+func TestMissingProgramsAreToldBeforeAnythingIsBuilt(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	var out strings.Builder
+	err := fasthttpBenchmark.run(t.Context(), []string{"-json", "off"}, &out)
+	if err == nil || !strings.Contains(err.Error(), "wrk is missing: install it") || out.Len() > 0 {
+		t.Errorf("error %v, output %q", err, out.String())
+	}
+}
+
 func TestKindsAreChecked(t *testing.T) {
 	for _, bad := range []struct {
 		b     *benchmark

@@ -9,6 +9,7 @@ const blockingDir = "servers/blocking"
 var (
 	onFibers = server{name: "fiber", what: "a fiber of this library's for each connection", dir: blockingDir, blocking: true}
 	onEpoll  = server{name: "fiber-epoll", what: "the same on epoll", dir: blockingDir, blocking: true, flags: []string{"-engine", "epoll"}, extra: true}
+	onNoSpin = server{name: "fiber-nospin", what: "the same, never looking before it sleeps", dir: blockingDir, blocking: true, flags: []string{"-spin", "-1ns"}, extra: true}
 	onStd    = server{name: "std", what: "Go's net, a goroutine for each connection", dir: blockingDir, blocking: true, flags: []string{"-on", "std"}}
 )
 
@@ -24,7 +25,9 @@ var fiberBenchmark = benchmark{
 	servers: []server{
 		buffered(onFibers),
 		buffered(onEpoll),
+		buffered(onNoSpin),
 		{name: "ringnet", what: "this library's callbacks, by Detach and Send", dir: "servers/ringnet"},
+		{name: "ringnet-write", what: "the same by Write", dir: "servers/ringnet", flags: []string{"-style", "write"}, extra: true},
 		buffered(onStd),
 		{name: "gnet", what: "panjf2000/gnet, one loop", dir: "servers/gnet", kind: "echo"},
 	},
@@ -40,16 +43,17 @@ var fiberBenchmark = benchmark{
 var fasthttpBenchmark = benchmark{
 	name:    "fasthttp",
 	what:    "fasthttp on fibers and on Go's net",
-	servers: []server{onFibers, onEpoll, onStd},
+	servers: []server{onFibers, onEpoll, onNoSpin, onStd},
 	bases:   "std",
 	cells:   "wrk:64x1024x1",
 	kinds: []kind{
-		{name: "wrk", what: "a page of that size, asked for by wrk", serve: "page", server: pageFlags, load: []string{"-mode", "wrk"}},
+		{name: "wrk", what: "a page of that size, asked for by wrk", serve: "page", server: pageFlags, load: []string{"-mode", "wrk"},
+			needs: "wrk", without: "install it (on Debian, 'apt-get install wrk'), or have our load generator ask: -cells own:64x1024x1"},
 		{name: "own", what: "a page of that size, asked for by our load generator, every byte verified", serve: "page", server: pageFlags, load: []string{"-mode", "page"}},
 	},
 	columns: echoColumns,
-	notes: "wrk has to be installed (on Debian, 'apt-get install wrk'); own: does without. wrk measures whole seconds, rounded up, and keeps one request in flight\n" +
-		"on each connection; it looks at no body, so around its windows all connections ask for the page as well, and every byte is verified\n",
+	notes: "wrk measures whole seconds, rounded up, and keeps one request in flight on each connection; it looks at no body, so before\n" +
+		"and after, the page is asked for on as many connections and every byte is verified. Latencies are wrk's\n",
 }
 
 // pageFlags tell a server the size of its page.
@@ -61,6 +65,7 @@ var tlsBenchmark = benchmark{
 	servers: []server{
 		buffered(onFibers),
 		buffered(onEpoll),
+		buffered(onNoSpin),
 		buffered(onStd),
 	},
 	bases: "std",
@@ -79,7 +84,7 @@ var tlsBenchmark = benchmark{
 var proxyBenchmark = benchmark{
 	name:    "proxy",
 	what:    "a proxy of two io.Copy, on fibers and on Go's net",
-	servers: []server{onFibers, onEpoll, onStd},
+	servers: []server{onFibers, onEpoll, onNoSpin, onStd},
 	bases:   "std",
 	cells:   "echo:64x1024x1,down:16x1048576x1,echo:16x1048576x1",
 	kinds: []kind{

@@ -26,7 +26,7 @@ import (
 func byWrk(p plan, out io.Writer) error {
 	wrk, err := exec.LookPath("wrk")
 	if err != nil {
-		return errors.New("wrk is missing: install it (on Debian, 'apt-get install wrk'), or choose cells of another kind")
+		return errors.New("wrk is missing: install it (on Debian, 'apt-get install wrk'), or use -mode page")
 	}
 	if err := raiseFileLimit(); err != nil {
 		return err

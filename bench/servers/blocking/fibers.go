@@ -12,12 +12,12 @@ import (
 )
 
 // onFibers gives each connection to f, on a fiber of one loop.
-func onFibers(addr, engine string, f function) {
+func onFibers(addr, engine string, spin time.Duration, f function) {
 	kind, err := ring.ParseEngine(engine)
 	if err != nil {
 		control.Fail(err)
 	}
-	s := &net.Server{Options: net.Options{Engine: kind, Loops: 1, CloseTimeout: time.Second,
+	s := &net.Server{Options: net.Options{Engine: kind, Loops: 1, Spin: spin, CloseTimeout: time.Second,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}}
 	s.Handler = net.Blocking(func(c *net.Stream) error {
 		dial := func(addr string) (stdnet.Conn, error) {

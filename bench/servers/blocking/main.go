@@ -27,6 +27,7 @@ func main() {
 	to := flag.String("to", "", "proxy: address of the server behind")
 	cert := flag.String("tls", "", "wrap connections in TLS, with the certificate and key in this file")
 	engine := flag.String("engine", "auto", "fibers: what drives the loop: auto, uring or epoll")
+	spin := flag.Duration("spin", 0, "fibers: how long to look for completions before sleeping; 0 is the library's default, negative is never")
 	flag.Parse()
 
 	var config *tls.Config
@@ -65,7 +66,7 @@ func main() {
 	case "std":
 		onStd(*addr, f)
 	case "fibers":
-		onFibers(*addr, *engine, f)
+		onFibers(*addr, *engine, *spin, f)
 	default:
 		control.Fail(fmt.Errorf("-on %q: use fibers or std", *on))
 	}
