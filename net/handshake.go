@@ -84,7 +84,7 @@ func (k *handshake) OnOpen(c *Conn) {
 	if limit > 0 {
 		k.timer = l.after(limit, func() {
 			l.stats.Timeouts++
-			l.abort(c, &OpError{Op: opHandshake, Addr: c.remote, Err: fmt.Errorf("not done after %v: %w", limit, os.ErrDeadlineExceeded)})
+			l.abort(c, &OpError{Op: opHandshake, Addr: c.remote, Err: fmt.Errorf("not done after %v: %w", limit.Round(time.Millisecond), os.ErrDeadlineExceeded)})
 		})
 	}
 	if k.dial != nil {

@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -821,4 +822,10 @@ func TestTLSStartTellsWhatIsMissing(t *testing.T) {
 		}
 		before.check(t)
 	}
+}
+
+// marshalKey is a certificate's key for other programs.
+func marshalKey(c tls.Certificate) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }
