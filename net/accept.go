@@ -143,6 +143,7 @@ func (l *loop) open(a arrival) {
 		c.remote = TCPAddr(peer)
 	}
 	l.stats.Accepted++
+	l.layOver(c, nil)
 	l.begin(c)
 }
 

@@ -43,6 +43,9 @@ func (l *loop) settle(c *Conn) {
 			l.offerKept(c)
 			l.mark(c) // for what the handler did
 		}
+		if c.state&layered != 0 {
+			l.unwrapKept(c)
+		}
 	}
 	if c.state&(eofPending|paused|offerPending) == eofPending {
 		c.state &^= eofPending
@@ -86,6 +89,10 @@ func (l *loop) read(c *Conn) {
 func (l *loop) end(c *Conn) {
 	if c.parts() {
 		l.part(c)
+		return
+	}
+	if c.out.head == nil && c.state&(sendArmed|layered|dead) == layered && l.sayEnd(c) {
+		l.startSend(c)
 		return
 	}
 	if c.out.head == nil && c.state&sendArmed == 0 {
@@ -183,8 +190,11 @@ func (l *loop) close(c *Conn, cause error) {
 	}
 	c.state |= closing
 	c.unref(refClosing)
-	c.keep(nil)
+	c.forget()
 	l.dropTimers(c)
+	if c.state&layered != 0 {
+		l.sayEnd(c)
+	}
 	if c.out.head != nil || c.seldom().notices > 0 {
 		l.lingers(c)
 	}
@@ -213,7 +223,7 @@ func (l *loop) abort(c *Conn, cause error) {
 	}
 	c.state |= closing | dead
 	c.unref(refClosing)
-	c.keep(nil)
+	c.forget()
 	l.dropTimers(c)
 	if c.stream != nil {
 		c.stream.end()
@@ -226,7 +236,7 @@ func (l *loop) finish(c *Conn) {
 	l.settleOwing() // before OnClose, the last that is heard of c
 	c.state |= finished
 	c.unref(refEnded)
-	c.keep(nil)
+	c.forget()
 	l.stats.Closed++
 	if c.cause == nil && c.state&sawEOF != 0 {
 		c.cause = io.EOF // the peer was first to end, and nothing else went wrong

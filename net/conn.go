@@ -48,6 +48,8 @@ type rare struct {
 	files   uint32   // transfers that wait
 	cutOff  bool     // what is not acknowledged is dropped
 	parting *parting // it is being handed over to std
+	sending bool     // on one of the loop's lists of those with a file to send
+	layer   *layer   // of a layered connection
 }
 
 var nothingRare rare
@@ -105,7 +107,7 @@ const (
 	hasKept      // bytes are kept
 	direct       // its socket is in the ring's table, see makeDirect
 	offerPending // kept bytes must be offered although nothing new came
-	isSending    // on one of the loop's lists of those with a file to send
+	layered      // a session stands between its socket and its handler, see layer
 	timed        // it has a timeout or a deadline: what moves is noted in timing
 )
 
@@ -193,6 +195,9 @@ func (c *Conn) CloseWrite() error {
 		return ErrClosed
 	}
 	c.state |= writeEnding
+	if c.state&layered != 0 {
+		c.l.sayEnd(c)
+	}
 	c.l.mark(c)
 	return nil
 }
@@ -210,7 +215,7 @@ func (c *Conn) PauseRead() {
 func (c *Conn) ResumeRead() {
 	if c.state&paused != 0 {
 		c.state &^= paused
-		if c.state&(hasKept|sawEOF) == hasKept && c.l.offering != c {
+		if c.state&(hasKept|layered) != 0 && c.state&sawEOF == 0 && c.l.offering != c {
 			c.state |= offerPending
 		}
 		c.l.readWanted(c)

@@ -90,9 +90,22 @@ type handlers struct {
 	refused  RefusedHandler
 	blocking bool              // its connections have Streams
 	std      *HandOverListener // it is that
+	secure   securer           // nil: it is given what comes by the socket
+	wrong    error             // it cannot serve
 }
 
 func newHandlers(h Handler) *handlers {
+	if s, ok := h.(secured); ok {
+		h, sec := s.inner()
+		hs := newHandlers(h)
+		if hs.secure != nil {
+			hs.wrong = errNested
+		} else if h == nil {
+			hs.wrong = errNoHandler
+		}
+		hs.secure = sec
+		return hs
+	}
 	hs := &handlers{Handler: h}
 	hs.eof, _ = h.(EOFHandler)
 	hs.writable, _ = h.(WritableHandler)

@@ -61,7 +61,7 @@ func (l *loop) onRecv(c *Conn, cqe *ring.Completion) {
 	}
 	switch {
 	case cqe.Res == 0:
-		l.onEOF(c)
+		l.onEnd(c)
 	case cqe.Res < 0:
 		switch errno := syscall.Errno(-cqe.Res); errno {
 		case unix.ENOBUFS:
@@ -95,7 +95,11 @@ func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 	if c.state&timed != 0 {
 		c.timing.readAt = l.now
 	}
-	if c.state&(hasKept|paused) != 0 {
+	if c.state&(hasKept|paused|layered) != 0 {
+		if c.state&layered != 0 {
+			l.unwrap(c, lease)
+			return
+		}
 		c.keep(append(c.seldom().kept, lease.Bytes()...))
 		l.put(lease)
 		if c.state&paused == 0 {
@@ -105,6 +109,11 @@ func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 		}
 		return
 	}
+	l.lend(c, lease)
+}
+
+// lend lends bytes to the handler, in front of which none are kept. It owns the lease.
+func (l *loop) lend(c *Conn, lease bufring.Lease) {
 	l.lent, l.lentTo = lease, c
 	b := lease.Bytes()
 	n := l.onData(c, b)
@@ -136,6 +145,14 @@ func (c *Conn) keep(b []byte) {
 	}
 	c.rare.kept = b
 	c.state |= hasKept
+}
+
+// forget drops what was received and not consumed.
+func (c *Conn) forget() {
+	c.keep(nil)
+	if c.state&layered != 0 {
+		c.rare.layer.forget()
+	}
 }
 
 // offerKept offers everything that the handler has not consumed, in one piece.
@@ -200,6 +217,15 @@ func (l *loop) detach(c *Conn) (bufring.Lease, error) {
 		l.mark(c)
 	}
 	return lease, nil
+}
+
+// onEnd learns that nothing more will come by c's socket.
+func (l *loop) onEnd(c *Conn) {
+	if c.state&layered != 0 {
+		l.unwrapEnd(c)
+		return
+	}
+	l.onEOF(c)
 }
 
 // onEOF learns that the peer has ended its direction.

@@ -50,6 +50,9 @@ type Stats struct {
 	FileBytesMapped uint64 // sent from a file's mapping; what is left went by sendfile(2)
 	ColdReads       uint64 // reads that waited for a disk
 
+	TLSHandshakes      uint64 // that have succeeded
+	TLSHandshakeErrors uint64 // connections that ended before theirs had; OnOpen was never called
+
 	Flushes      uint64 // submissions in the middle of a batch
 	AcceptErrors uint64
 	AtLimit      uint64 // times a loop found MaxConns reached, with connections waiting
@@ -168,6 +171,7 @@ func (s *Stats) add(o *Stats) {
 		{&s.PacketSends, o.PacketSends}, {&s.PacketWaits, o.PacketWaits}, {&s.PacketErrors, o.PacketErrors}, {&s.Segmented, o.Segmented},
 		{&s.Posts, o.Posts}, {&s.PostsDropped, o.PostsDropped}, {&s.Refused, o.Refused}, {&s.Wakeups, o.Wakeups},
 		{&s.Fibers, o.Fibers}, {&s.FibersStarted, o.FibersStarted}, {&s.Offloads, o.Offloads}, {&s.OffloadsDropped, o.OffloadsDropped},
+		{&s.TLSHandshakes, o.TLSHandshakes}, {&s.TLSHandshakeErrors, o.TLSHandshakeErrors},
 		{&s.Flushes, o.Flushes}, {&s.AcceptErrors, o.AcceptErrors}, {&s.Heavy, o.Heavy}, {&s.Evicted, o.Evicted},
 		{&s.HandedOver, o.HandedOver}, {&s.HandOversLost, o.HandOversLost},
 		{&s.AtLimit, o.AtLimit}, {&s.Dealt, o.Dealt}, {&s.Dropped, o.Dropped}, {&s.Panics, o.Panics}, {&s.Stale, o.Stale},

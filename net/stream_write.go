@@ -75,7 +75,7 @@ func (s *Stream) writeSlowly(b []byte) (int, error) {
 		return len(b), nil
 	}
 	n := 0
-	if c.out.head == nil && c.state&(sendArmed|full) == 0 {
+	if c.out.head == nil && c.state&(sendArmed|full|layered) == 0 {
 		sent, errno := l.r.Send(int(c.fd), b, 0)
 		switch errno {
 		case 0:
@@ -108,7 +108,7 @@ func (s *Stream) sendAndWait(f *Fiber, what segment) (left int, err error) {
 	l, c := s.l, s.c
 	what.owner = f
 	l.mark(c)
-	l.enqueue(c, what)
+	l.enqueueUnsealed(c, what)
 	f.at, f.seg, f.n = s, c.out.tail, 0
 	s.writers.push(f)
 	err = f.park(waitSent)

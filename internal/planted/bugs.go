@@ -308,8 +308,8 @@ var bugs = []bug{
 		name: "timers-outlive-close",
 		what: "A connection's timers are alive after Close.",
 		file: "net/close.go",
-		old:  "	l.dropTimers(c)\n	if c.out.head",
-		new:  "	if c.out.head",
+		old:  "	l.dropTimers(c)\n	if c.state&layered",
+		new:  "	if c.state&layered",
 		test: test{pkg: "net", run: "^TestTimersEndWithTheirConnection$/^Close$"},
 	},
 	{
