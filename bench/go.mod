@@ -11,6 +11,7 @@ require (
 	github.com/panjf2000/gnet/v2 v2.9.8
 	github.com/pawelgaczynski/giouring v0.0.0-20230826085535-69588b89acb9
 	github.com/valyala/fasthttp v1.78.0
+	golang.org/x/net v0.62.0
 	golang.org/x/sys v0.49.0
 )
 

@@ -359,19 +359,19 @@ func TestStreamDeadlines(t *testing.T) {
 func TestStreamWriteIsCutShort(t *testing.T) {
 	for _, how := range []struct {
 		name string
-		cut  func(s *Stream, c peerConn) error
+		cut  func(s *Stream) error
 		want error
 	}{
-		{name: "deadline", want: os.ErrDeadlineExceeded, cut: func(s *Stream, _ peerConn) error {
+		{name: "deadline", want: os.ErrDeadlineExceeded, cut: func(s *Stream) error {
 			return s.SetWriteDeadline(time.Now().Add(30 * time.Millisecond))
 		}},
-		{name: "close", want: ErrClosed, cut: func(s *Stream, _ peerConn) error {
+		{name: "close", want: ErrClosed, cut: func(s *Stream) error {
 			if err := s.Sleep(30 * time.Millisecond); err != nil {
 				return err
 			}
 			return s.Close()
 		}},
-		{name: "abort", want: errOops, cut: func(s *Stream, _ peerConn) error {
+		{name: "abort", want: errOops, cut: func(s *Stream) error {
 			if err := s.Sleep(30 * time.Millisecond); err != nil {
 				return err
 			}
@@ -383,18 +383,17 @@ func TestStreamWriteIsCutShort(t *testing.T) {
 			overVariants(t, func(t *testing.T, v variant) {
 				for _, piece := range []int{1000, 1 << 20} {
 					t.Run(fmt.Sprint(piece), func(t *testing.T) {
-						all := payload(5, 32<<20)
+						all := payload(5, 16<<20)
 						type outcome struct {
 							n   int
 							err error
 						}
 						got := make(chan outcome, 1)
-						var c peerConn
 						s := serveBlocking(t, v.Options, func(s *Stream) error {
 							if _, err := s.Read(make([]byte, 1)); err != nil {
 								return err
 							}
-							if _, err := s.Spawn(func() error { return how.cut(s, c) }); err != nil {
+							if _, err := s.Spawn(func() error { return how.cut(s) }); err != nil {
 								return err
 							}
 							n := 0
@@ -410,7 +409,7 @@ func TestStreamWriteIsCutShort(t *testing.T) {
 							got <- outcome{n, nil}
 							return nil
 						})
-						c = s.dial()
+						c := s.dial()
 						write(t, c, []byte{1})
 						o := await(t, got, "the write to end")
 						if !errors.Is(o.err, how.want) || o.n == len(all) {
