@@ -85,7 +85,12 @@ func (h *blocking) OnData(c *Conn, b []byte) int {
 		}
 	}
 	if len(s.view) > 0 {
-		s.hold()
+		if c.parts() {
+			n -= len(s.view) // for who gets the connection
+			s.view = nil
+		} else {
+			s.hold()
+		}
 	}
 	return n
 }

@@ -118,6 +118,9 @@ func (l *loop) handOver(c *Conn, to taker) error {
 	if c.out.head != nil || c.rare.notices > 0 {
 		l.lingers(c)
 	}
+	if c.stream != nil {
+		c.stream.part()
+	}
 	l.mark(c)
 	return nil
 }

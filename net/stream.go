@@ -186,6 +186,43 @@ func (s *Stream) CloseWrite() error {
 	return nil
 }
 
+// HandOver gives the connection to f as one of the standard library, see
+// [Conn.HandOver]: for code that needs goroutines. What was received and not read comes
+// first when f reads. The Stream ends with it, as by Close.
+func (s *Stream) HandOver(f func(conn stdnet.Conn, err error)) error {
+	if !s.here() {
+		return s.opError("hand over", ErrOffLoop)
+	}
+	if s.c.state&(closing|dead|finished) != 0 {
+		return s.closedError("hand over")
+	}
+	return s.c.HandOver(f)
+}
+
+// HandOverTo is HandOver to whoever accepts from a listener, see [Conn.HandOverTo].
+func (s *Stream) HandOverTo(to *HandOverListener) error {
+	if !s.here() {
+		return s.opError("hand over", ErrOffLoop)
+	}
+	if s.c.state&(closing|dead|finished) != 0 {
+		return s.closedError("hand over")
+	}
+	return s.c.HandOverTo(to)
+}
+
+// part is end for a connection that is being handed over: what nobody has read goes
+// with it. Of what OnData is looking at that is told when it returns.
+func (s *Stream) part() {
+	view := s.view
+	if s.unread > 0 {
+		b := make([]byte, s.unread, s.unread+len(s.c.seldom().kept))
+		s.take(b)
+		s.c.keep(append(b, s.c.seldom().kept...))
+	}
+	s.end()
+	s.view = view
+}
+
 // SyscallConn gives access to the descriptor, for what [Conn.SetOption] cannot do: by
 // Control, on the loop. The descriptor must not be closed, read from or written to,
 // which is what the loop does: Read and Write of the RawConn answer an error that

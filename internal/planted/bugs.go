@@ -383,7 +383,7 @@ var bugs = []bug{
 		name: "share-not-charged",
 		what: "The buffers that a handler keeps do not count against its connection's share.",
 		file: "net/receive.go",
-		old:  "	l.group.Charge(lease, &c.held)\n",
+		old:  "	l.group.Charge(l.lent, &c.held)\n",
 		new:  "",
 		test: test{pkg: "net", run: "^TestConnectionOverItsShareIsNotReadFrom$/^default$"},
 	},
