@@ -832,6 +832,63 @@ func TestFiberThatIgnoresItsEndIsEnded(t *testing.T) {
 	}
 }
 
+// What a function has not read goes with the connection, wherever it was by then.
+func TestStreamIsHandedOverWithWhatIsUnread(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		all := payload(6, 20_000)
+		for _, how := range []struct {
+			name  string
+			pause time.Duration // what comes in it is held
+		}{{name: "at once"}, {name: "later", pause: 10 * time.Millisecond}} {
+			t.Run(how.name, func(t *testing.T) {
+				outcome := make(chan error, 1)
+				s := serveBlocking(t, v.Options, func(s *Stream) error {
+					if _, err := io.ReadFull(s, make([]byte, 100)); err != nil {
+						return err
+					}
+					if how.pause > 0 {
+						if err := s.Sleep(how.pause); err != nil {
+							return err
+						}
+					}
+					if _, err := s.Spawn(func() error { _, err := s.Read(make([]byte, 1)); return err }); err != nil {
+						return err
+					}
+					if _, err := s.Write([]byte("first")); err != nil {
+						return err
+					}
+					err := s.HandOver(func(c stdnet.Conn, err error) {
+						if err != nil {
+							outcome <- err
+							return
+						}
+						_ = c.SetDeadline(time.Now().Add(patience))
+						got, err := io.ReadAll(c)
+						_, writeErr := c.Write([]byte(" second"))
+						outcome <- errors.Join(err, differ(got, all[100:]), writeErr, c.Close())
+					})
+					if _, readErr := s.Read(make([]byte, 1)); !errors.Is(readErr, ErrClosed) {
+						return fmt.Errorf("a read after it: %w", readErr)
+					}
+					return err
+				})
+				c := s.dial()
+				sent := make(chan error, 1)
+				go func() {
+					_, err := c.Write(all)
+					sent <- errors.Join(err, c.CloseWrite())
+				}()
+				wantRest(t, c, []byte("first second"))
+				if err := errors.Join(await(t, sent, "the peer"), await(t, outcome, "the new owner")); err != nil {
+					t.Error(err)
+				}
+				s.wantEnd(ErrHandedOver)
+				s.wantFibers(0)
+			})
+		}
+	})
+}
+
 func TestWaitingInACallbackIsAnError(t *testing.T) {
 	errs := make(chan error, 1)
 	s := serveBlocking(t, Options{Loops: 1, poison: true}, func(s *Stream) error {

@@ -107,11 +107,19 @@ func (l *loop) writeRaw(c *Conn, b []byte) {
 		b = b[n:]
 	}
 	for len(b) > 0 {
-		lease, n := l.copyBuffer(len(b)).Slice(0, 0).Append(b)
-		l.enqueue(c, segment{mem: lease.Bytes(), lease: lease, copied: true})
-		b = b[n:]
+		b = b[l.enqueueCopy(c, b):]
 	}
 	l.checkHigh(c)
+}
+
+// enqueueCopy queues a copy of b, or of the first part of it, and returns how much
+// that was.
+func (l *loop) enqueueCopy(c *Conn, b []byte) (n int) {
+	s := l.newSegment()
+	s.lease, n = l.copyBuffer(len(b)).Slice(0, 0).Append(b)
+	s.mem, s.copied = s.lease.Bytes(), true
+	l.link(c, s)
+	return n
 }
 
 // scarce reports that half of the receive buffers are out.
@@ -185,13 +193,23 @@ func (s *segment) append(b []byte) (n int) {
 
 // enqueue puts a segment at the end of c's output.
 func (l *loop) enqueue(c *Conn, what segment) {
+	s := l.newSegment()
+	*s = what
+	l.link(c, s)
+}
+
+// newSegment is an empty one.
+func (l *loop) newSegment() *segment {
 	s := l.freeSegments
 	if s == nil {
-		s = new(segment)
-	} else {
-		l.freeSegments = s.next
+		return new(segment)
 	}
-	*s = what
+	l.freeSegments, s.next = s.next, nil
+	return s
+}
+
+// link puts s at the end of c's output.
+func (l *loop) link(c *Conn, s *segment) {
 	if c.out.tail == nil {
 		c.out.head = s
 		l.outputMoves(c)

@@ -203,20 +203,24 @@ func (l *loop) detach(c *Conn) (bufring.Lease, error) {
 		return bufring.Lease{}, ErrNoData
 	}
 	l.lentTo = nil
-	lease := l.lent
-	if !lease.Valid() {
-		lease = bufring.Wrap(c.rare.kept)
-		c.keep(nil)
-		return lease, nil
+	if !l.lent.Valid() {
+		return l.detachKept(c), nil
 	}
-	l.group.Charge(lease, &c.held)
+	l.group.Charge(l.lent, &c.held)
 	if int(c.held) > l.share && c.state&overShare == 0 {
 		c.state |= overShare
 		l.capped = append(l.capped, c)
 		c.state |= isCapped
 		l.mark(c)
 	}
-	return lease, nil
+	return l.lent, nil
+}
+
+// detachKept is detach for bytes that were kept.
+func (l *loop) detachKept(c *Conn) bufring.Lease {
+	lease := bufring.Wrap(c.rare.kept)
+	c.keep(nil)
+	return lease
 }
 
 // onEnd learns that nothing more will come by c's socket.

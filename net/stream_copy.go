@@ -12,10 +12,14 @@ import (
 // of the stream. To another Stream of the same loop, or this one, the bytes go in the
 // buffers that they came in, without a copy.
 func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
-	to, _ := w.(*Stream)
-	if to != nil && to.l != s.l {
-		return 0, s.opError("copy", fmt.Errorf("%w: the other Stream lives on loop %d, this one on loop %d: dial it on the same loop (Stream.Dial)", ErrOffLoop, to.l.index, s.l.index))
+	if to, ok := w.(*Stream); ok {
+		return s.forward(to)
 	}
+	return s.copyTo(w)
+}
+
+// copyTo is WriteTo anything else.
+func (s *Stream) copyTo(w io.Writer) (n int64, err error) {
 	for {
 		lease, err := s.Next()
 		if err == io.EOF {
@@ -25,13 +29,6 @@ func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
 			return n, err
 		}
 		m := lease.Len()
-		if to != nil {
-			if err := to.sendLease(lease); err != nil {
-				return n, err
-			}
-			n += int64(m)
-			continue
-		}
 		wrote, err := w.Write(lease.Bytes())
 		lease.Release()
 		n += int64(max(0, wrote))
@@ -42,6 +39,30 @@ func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
 			return n, err
 		}
 	}
+}
+
+// forward is WriteTo another Stream.
+func (s *Stream) forward(to *Stream) (n int64, err error) {
+	if to.l != s.l {
+		return 0, s.otherLoop(to)
+	}
+	for {
+		lease, err := s.Next()
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		n += int64(lease.Len())
+		if err := to.sendLease(lease); err != nil {
+			return n - int64(lease.Len()), err
+		}
+	}
+}
+
+func (s *Stream) otherLoop(to *Stream) error {
+	return s.opError("copy", fmt.Errorf("%w: the other Stream lives on loop %d, this one on loop %d: dial it on the same loop (Stream.Dial)", ErrOffLoop, to.l.index, s.l.index))
 }
 
 // ReadFrom implements io.ReaderFrom, for io.Copy: it sends what r has. Of a regular file

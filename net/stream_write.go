@@ -229,12 +229,15 @@ func (s *Stream) sendLease(lease bufring.Lease) error {
 		lease.Release()
 		return err
 	}
-	if s.l.roomFor(lease.Len()) || s.l.fiber == nil {
-		if err := s.c.Send(lease); err != nil {
-			return s.opError("write", err)
-		}
-		return nil
+	if !s.l.roomFor(lease.Len()) && s.l.fiber != nil {
+		return s.sendLeaseSlowly(lease)
 	}
+	s.l.send(s.c, lease)
+	return nil
+}
+
+// sendLeaseSlowly is sendLease where the loop holds too much already.
+func (s *Stream) sendLeaseSlowly(lease bufring.Lease) error {
 	f, err := s.l.toWait("write")
 	if err != nil {
 		lease.Release()
