@@ -566,8 +566,8 @@ var bugs = []bug{
 		name: "dropped-while-in-flight",
 		what: "The buffers of a connection that was aborted go home while the kernel may read from them.",
 		file: "net/out.go",
-		old:  "	if s := c.out.head; c.state&sendArmed != 0 || s != nil && s.file != nil && s.file.reading {\n",
-		new:  "	if s := c.out.head; s != nil && s.file != nil && s.file.reading {\n",
+		old:  "	if rare := c.seldom(); c.state&sendArmed != 0 || rare.pinned > rare.notices {\n",
+		new:  "	if rare := c.seldom(); rare.pinned > rare.notices {\n",
 		test: worlds(1000),
 	},
 	{
