@@ -103,7 +103,7 @@ func newHandlers(h Handler) *handlers {
 		} else if h == nil {
 			hs.wrong = errNoHandler
 		}
-		hs.secure = sec
+		hs.secure, hs.std = sec, nil // nothing is handed over before it is secured
 		return hs
 	}
 	hs := &handlers{Handler: h}

@@ -59,6 +59,10 @@ func (l *loop) layOver(c *Conn, g *Dialing) {
 	if sec == nil {
 		return
 	}
+	if c.state&layered != 0 {
+		l.abort(c, errNested) // a Sniff within TLS has chosen TLS
+		return
+	}
 	k := &handshake{c: c, own: c.h, dial: g}
 	y := &layer{c: c, greets: k}
 	host := ""

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	stdnet "net"
+	"sync"
 	"time"
 
 	"example.com/ringnet/bufring"
@@ -30,9 +31,8 @@ import (
 
 // session is what a layer needs of a *tls.Conn.
 type session interface {
+	stdnet.Conn
 	Handshake() error
-	Read([]byte) (int, error)
-	Write([]byte) (int, error)
 	CloseWrite() error
 	ConnectionState() tls.ConnectionState
 }
@@ -41,7 +41,8 @@ type session interface {
 type layer struct {
 	c      *Conn
 	s      session
-	greets *handshake // it is not agreed upon yet
+	greets *handshake  // it is not agreed upon yet
+	std    stdnet.Conn // what is below the session instead of c, which was handed over
 
 	in    []byte        // received, and not taken by the session
 	lease bufring.Lease // where that lies, if it is not a copy
@@ -64,14 +65,21 @@ func (l *loop) unwrap(c *Conn, lease bufring.Lease) {
 		return
 	}
 	if len(y.in) > 0 {
-		y.in = append(y.in, lease.Bytes()...)
-		y.count(len(y.in))
+		y.keep(lease.Bytes())
 		l.put(lease)
 		l.checkInput()
 	} else {
 		y.in, y.lease = lease.Bytes(), lease
 	}
 	l.unwrapKept(c)
+}
+
+// unwrapLater has c's session given b, of which it takes a copy, after the callback that
+// is running.
+func (l *loop) unwrapLater(c *Conn, b []byte) {
+	c.rare.layer.keep(b)
+	c.state |= offerPending
+	l.mark(c)
 }
 
 // unwrapEnd takes the end of what the session reads from.
@@ -142,6 +150,12 @@ func (y *layer) settle() {
 		y.c.l.put(y.lease)
 		y.lease = bufring.Lease{}
 	}
+	y.count(len(y.in))
+}
+
+// keep puts b, of which it takes a copy, behind what the session has not taken.
+func (y *layer) keep(b []byte) {
+	y.in = append(y.in, b...)
 	y.count(len(y.in))
 }
 
@@ -314,6 +328,9 @@ type rawConn struct{ y *layer }
 // Read implements std's net.Conn.
 func (r rawConn) Read(p []byte) (int, error) {
 	y := r.y
+	if y.std != nil {
+		return y.std.Read(p)
+	}
 	for {
 		if n := copy(p, y.in); n > 0 {
 			y.in = y.in[n:]
@@ -334,6 +351,9 @@ func (r rawConn) Read(p []byte) (int, error) {
 
 // Write implements std's net.Conn. It takes everything, and never waits.
 func (r rawConn) Write(b []byte) (int, error) {
+	if r.y.std != nil {
+		return r.y.std.Write(b)
+	}
 	c := r.y.c
 	if c.state&(dead|finished|writeEnded) != 0 {
 		return 0, ErrClosed
@@ -346,21 +366,70 @@ func (r rawConn) Write(b []byte) (int, error) {
 
 // Close implements std's net.Conn.
 func (r rawConn) Close() error {
+	if r.y.std != nil {
+		return r.y.std.Close()
+	}
 	r.y.c.l.abort(r.y.c, ErrClosed)
 	return nil
 }
 
 // LocalAddr implements std's net.Conn.
-func (r rawConn) LocalAddr() stdnet.Addr { return r.y.c.LocalAddr() }
+func (r rawConn) LocalAddr() stdnet.Addr {
+	if r.y.std != nil {
+		return r.y.std.LocalAddr()
+	}
+	return r.y.c.LocalAddr().std()
+}
 
 // RemoteAddr implements std's net.Conn.
-func (r rawConn) RemoteAddr() stdnet.Addr { return r.y.c.RemoteAddr() }
+func (r rawConn) RemoteAddr() stdnet.Addr {
+	if r.y.std != nil {
+		return r.y.std.RemoteAddr()
+	}
+	return r.y.c.RemoteAddr().std()
+}
 
-// SetDeadline implements std's net.Conn. It does nothing: nothing here ever waits.
-func (rawConn) SetDeadline(time.Time) error { return nil }
+// SetDeadline implements std's net.Conn. On a loop it does nothing: nothing there ever
+// waits.
+func (r rawConn) SetDeadline(t time.Time) error {
+	if r.y.std != nil {
+		return r.y.std.SetDeadline(t)
+	}
+	return nil
+}
 
 // SetReadDeadline implements std's net.Conn, see SetDeadline.
-func (rawConn) SetReadDeadline(time.Time) error { return nil }
+func (r rawConn) SetReadDeadline(t time.Time) error {
+	if r.y.std != nil {
+		return r.y.std.SetReadDeadline(t)
+	}
+	return nil
+}
 
 // SetWriteDeadline implements std's net.Conn, see SetDeadline.
-func (rawConn) SetWriteDeadline(time.Time) error { return nil }
+func (r rawConn) SetWriteDeadline(t time.Time) error {
+	if r.y.std != nil {
+		return r.y.std.SetWriteDeadline(t)
+	}
+	return nil
+}
+
+// plainFront is a session that was handed over, with what it had given before. It is
+// for goroutines.
+type plainFront struct {
+	session
+	mu   sync.Mutex
+	rest []byte
+}
+
+// Read implements net.Conn of std.
+func (f *plainFront) Read(b []byte) (int, error) {
+	f.mu.Lock()
+	n := copy(b, f.rest)
+	f.rest = f.rest[n:]
+	f.mu.Unlock()
+	if n > 0 || len(b) == 0 {
+		return n, nil
+	}
+	return f.session.Read(b)
+}

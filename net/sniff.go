@@ -147,6 +147,10 @@ func (s *Sniff) OnData(c *Conn, b []byte) int {
 	if more || !s.give(c, h) {
 		return 0
 	}
+	if c.state&layered != 0 {
+		c.l.unwrapLater(c, b)
+		return len(b)
+	}
 	return h.OnData(c, b)
 }
 
@@ -160,9 +164,14 @@ func (s *Sniff) OnEOF(c *Conn) {
 	// For the chosen handler that comes again, behind the bytes.
 	c.state &^= sawEOF
 	if s.give(c, h) {
-		c.l.offerKept(c)
+		if c.state&layered != 0 {
+			c.l.unwrapLater(c, c.rare.kept)
+			c.keep(nil)
+		} else {
+			c.l.offerKept(c)
+		}
 	}
-	c.l.onEOF(c)
+	c.l.onEnd(c)
 }
 
 // OnClose implements [Handler].
@@ -179,7 +188,8 @@ func (s *Sniff) give(c *Conn, h *handlers) bool {
 		return false
 	}
 	c.h = h
-	h.OnOpen(c)
+	l.layOver(c, nil)
+	c.h.OnOpen(c)
 	return c.state&(closing|dead|paused) == 0
 }
 

@@ -46,6 +46,11 @@ var ErrHandedOver = errors.New("ringnet: handed over to the standard library")
 // a Unix connection has no splice(2) then. Delay and keep-alive are set as std sets them
 // for connections that it accepts: no delay, keep-alive after 15 s.
 //
+// A connection that [TLS] secures is handed over as a *tls.Conn, which goes on where the
+// loop was, so that net/http serves it as one that it has secured itself, HTTP/2 included.
+// With bytes in front it is not that type, but has its methods of net.Conn, Handshake,
+// CloseWrite and ConnectionState: better hand such a connection over in OnOpen.
+//
 // If the connection ends before, f is called with the cause instead: a failed send, say,
 // [ErrCloseTimeout] when the peer takes nothing for Options.CloseTimeout, ErrServerClosed.
 // OnClose is told the same. A connection for which the process has no descriptor left to
@@ -139,6 +144,7 @@ type parting struct {
 	to    taker
 	errno syscall.Errno // what a receive has told; see parted
 	front []byte        // received before what is kept
+	raw   []byte        // layered: what the session has not had; it gives front before that
 	gone  bool          // it has come to its end, and the descriptor goes to the taker
 }
 
@@ -171,6 +177,10 @@ func (c *Conn) parts() bool {
 // keepMore puts bytes that came after HandOver behind those that are kept.
 func (l *loop) keepMore(c *Conn, b []byte) {
 	l.stats.BytesReceived += uint64(len(b))
+	if c.state&layered != 0 {
+		c.rare.layer.keep(b)
+		return
+	}
 	c.keep(append(c.seldom().kept, b...))
 }
 
@@ -214,6 +224,9 @@ func (l *loop) part(c *Conn) {
 	}
 	p := c.rare.parting
 	p.front, p.gone = append(p.front, c.rare.kept...), true
+	if c.state&layered != 0 {
+		p.raw = c.rare.layer.in
+	}
 	c.cause = ErrHandedOver
 	l.stats.HandedOver++
 	l.finish(c)
@@ -235,7 +248,11 @@ func (l *loop) pass(c *Conn) {
 		return
 	}
 	_ = l.r.Forget(int(c.fd)) // an error: there was nothing to be forgotten
-	p.to.take(&parted{fd: int(c.fd), front: p.front, errno: p.errno, remote: c.remote})
+	to := &parted{fd: int(c.fd), front: p.front, errno: p.errno, remote: c.remote}
+	if c.state&layered != 0 {
+		to.layer, to.front, to.plain = c.rare.layer, p.raw, p.front
+	}
+	p.to.take(to)
 }
 
 // passAccepted gives an accepted connection to the listener that all of its kind are

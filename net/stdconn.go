@@ -20,6 +20,8 @@ type parted struct {
 	front  []byte        // received already
 	errno  syscall.Errno // that a receive has told, behind the front; 0: none
 	remote Addr          // the zero Addr: not known
+	layer  *layer        // its session, which it takes along; nil: none
+	plain  []byte        // what that has given already
 
 	file *os.File // has the descriptor, if it is not nil
 }
@@ -27,6 +29,19 @@ type parted struct {
 // conn makes a connection of std of it. With an error it may be tried again; in the end
 // drop has to be called.
 func (p *parted) conn() (stdnet.Conn, error) {
+	conn, err := p.socket()
+	if err != nil || p.layer == nil {
+		return conn, err
+	}
+	p.layer.std = conn
+	if len(p.plain) == 0 {
+		return p.layer.s, nil
+	}
+	return &plainFront{session: p.layer.s, rest: p.plain}, nil
+}
+
+// socket is conn without the session.
+func (p *parted) socket() (stdnet.Conn, error) {
 	if p.file == nil {
 		p.file = os.NewFile(uintptr(p.fd), "connection")
 	}

@@ -94,6 +94,9 @@ func (t *TLSHandler) check() error {
 	return checkHandler(t.Handler)
 }
 
+// serves implements the message that Start has for handlers.
+func (t *TLSHandler) serves(addr Addr) { tellServes(t.Handler, addr) }
+
 var errNoHandler = errors.New("ringnet: TLS: the handler is nil: set what serves the connections")
 
 var errNested = errors.New("ringnet: TLS in TLS: the handler given to TLS is itself one of TLS")
