@@ -80,7 +80,7 @@ var tiny = map[string][]string{
 	"slow":     {"-cells", "4x64x1", "-beside", "10x1048576"},
 	"fiber":    {"-cells", "echo:4x64x1,copy:2x65536x1"},
 	"fasthttp": {"-cells", "own:4x1024x1,wrk:4x1024x1"},
-	"tls":      {"-cells", "echo:4x64x1,full:2x64x1,resumed:2x64x1"},
+	"tls":      {"-cells", "echo:4x64x1,echo:2x65536x1,full:2x64x1,resumed:2x64x1"},
 	"proxy":    {"-cells", "echo:4x1024x1,down:2x1048576x1"},
 }
 

@@ -64,8 +64,10 @@ var tlsBenchmark = benchmark{
 	what: "TLS 1.3: echo, and handshakes",
 	servers: []server{
 		buffered(onFibers),
+		{name: "fiber-within", what: "the function on a fiber, within this library's TLS", dir: blockingDir, blocking: true, buf: true, flags: []string{"-within"}},
 		buffered(onEpoll),
 		buffered(onNoSpin),
+		{name: "ringnet", what: "this library's callbacks within its TLS, by Write", dir: "servers/ringnet", flags: []string{"-style", "write"}},
 		buffered(onStd),
 	},
 	bases: "std",

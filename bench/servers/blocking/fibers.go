@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"log/slog"
 	stdnet "net"
 	"os"
@@ -11,8 +12,9 @@ import (
 	"example.com/ringnet/ring"
 )
 
-// onFibers gives each connection to f, on a fiber of one loop.
-func onFibers(addr, engine string, spin time.Duration, f function) {
+// onFibers gives each connection to f, on a fiber of one loop; with a config, within
+// TLS.
+func onFibers(addr, engine string, spin time.Duration, config *tls.Config, f function) {
 	kind, err := ring.ParseEngine(engine)
 	if err != nil {
 		control.Fail(err)
@@ -31,6 +33,9 @@ func onFibers(addr, engine string, spin time.Duration, f function) {
 		spawn := func(f func()) { _, _ = c.Spawn(func() error { f(); return nil }) }
 		return f(c, dial, spawn)
 	})
+	if config != nil {
+		s.Handler = net.TLS(config, s.Handler)
+	}
 	if err := s.Start(addr); err != nil {
 		control.Fail(err)
 	}

@@ -5,6 +5,7 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -26,6 +27,7 @@ func main() {
 	size := flag.Int("size", 1024, "page: bytes in its body")
 	to := flag.String("to", "", "proxy: address of the server behind")
 	cert := flag.String("tls", "", "wrap connections in TLS, with the certificate and key in this file")
+	within := flag.Bool("within", false, "fibers, -tls: the library's TLS is around the function, which then has no part in it; else the function calls crypto/tls")
 	engine := flag.String("engine", "auto", "fibers: what drives the loop: auto, uring or epoll")
 	spin := flag.Duration("spin", 0, "fibers: how long to look for completions before sleeping; 0 is the library's default, negative is never")
 	flag.Parse()
@@ -37,8 +39,11 @@ func main() {
 			control.Fail(err)
 		}
 	}
+	if *within && (config == nil || *on != "fibers") {
+		control.Fail(errors.New("-within: it needs -tls and -on fibers"))
+	}
 	alone := func(f func(net.Conn) error) function {
-		if config != nil {
+		if config != nil && !*within {
 			f = plain.Secured(config, f)
 		}
 		return func(c net.Conn, _ func(string) (net.Conn, error), _ func(func())) error { return f(c) }
@@ -66,7 +71,10 @@ func main() {
 	case "std":
 		onStd(*addr, f)
 	case "fibers":
-		onFibers(*addr, *engine, *spin, f)
+		if !*within {
+			config = nil
+		}
+		onFibers(*addr, *engine, *spin, config, f)
 	default:
 		control.Fail(fmt.Errorf("-on %q: use fibers or std", *on))
 	}
