@@ -9,7 +9,9 @@ import (
 	"io"
 	stdnet "net"
 	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -880,4 +882,54 @@ func TestHandOverRefusesWhatItCannotDo(t *testing.T) {
 	})
 	srv.dial()
 	await(t, closed, "OnClose")
+}
+
+// What happens on a connection that std has is none of the loop's business any more: an
+// engine that went on watching its socket would wake for each byte.
+func TestHandOverLeavesTheLoopAlone(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		to := newHandOvers(t)
+		srv := serve(t, v.Options, script{data: func(c *Conn, b []byte) int { to.of(c); return 0 }})
+		c := srv.dial()
+		write(t, c, []byte("hand over"))
+		conn := to.next()
+		wantRead(t, conn, []byte("hand over"))
+		srv.wantHandedOver()
+		if n := watchers(t, conn); n != 1 {
+			t.Errorf("%d epoll sets have its socket, want Go's own alone", n)
+		}
+		echoOn(t, conn)
+		before := srv.Stats().Turns
+		const messages = 500
+		for i := range messages {
+			wantEcho(t, c, payload(uint64(i), 20))
+		}
+		if n := srv.Stats().Turns - before; n > messages/2 {
+			t.Errorf("for %d messages on a connection of std's the loop had %d turns", messages, n)
+		}
+	}, "default", "epoll", "unix epoll", "no features")
+}
+
+// watchers is how many epoll sets of this process a connection's socket is in.
+func watchers(t testing.TB, conn stdnet.Conn) (n int) {
+	t.Helper()
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st syscall.Stat_t
+	if e := raw.Control(func(fd uintptr) { err = syscall.Fstat(int(fd), &st) }); e != nil || err != nil {
+		t.Fatal(e, err)
+	}
+	infos, err := filepath.Glob("/proc/self/fdinfo/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range infos {
+		b, _ := os.ReadFile(path) // it may have been closed
+		if strings.Contains(string(b), fmt.Sprintf(" ino:%x ", st.Ino)) {
+			n++
+		}
+	}
+	return n
 }
