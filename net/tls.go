@@ -157,3 +157,12 @@ func (c *Conn) ConnectionState() tls.ConnectionState {
 	}
 	return c.rare.layer.s.ConnectionState()
 }
+
+// ConnectionState is that of the connection underneath, see [Conn.ConnectionState]. The
+// zero value off the loop.
+func (s *Stream) ConnectionState() tls.ConnectionState {
+	if !s.here() {
+		return tls.ConnectionState{}
+	}
+	return s.c.ConnectionState()
+}

@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"crypto/tls"
 	"errors"
 	stdnet "net"
 	"time"
@@ -72,13 +73,17 @@ func (b *bridge) SetDeadline(t time.Time) error      { return b.s.SetDeadline(t)
 func (b *bridge) SetReadDeadline(t time.Time) error  { return b.s.SetReadDeadline(t) }
 func (b *bridge) SetWriteDeadline(t time.Time) error { return b.s.SetWriteDeadline(t) }
 
-// pipe is a connection between two Streams on the loops of a server of its own.
-func pipe(o net.Options, addr string) (a, b stdnet.Conn, stop func(), err error) {
+// pipe is a connection between two Streams on the loops of a server of its own, with TLS
+// if secure is not nil.
+func pipe(o net.Options, addr string, secure *tls.Config) (a, b stdnet.Conn, stop func(), err error) {
 	ends := make(chan *bridge, 2)
 	srv := &net.Server{Options: o, Handler: net.BlockingAtOpen(func(s *net.Stream) error {
 		ends <- &bridge{s, s.Conn().Ref()}
 		return s.Sleep(1 << 62) // until it is closed
 	})}
+	if secure != nil {
+		srv.Handler = net.TLS(secure, srv.Handler)
+	}
 	if err := srv.Start(addr); err != nil {
 		return nil, nil, nil, err
 	}

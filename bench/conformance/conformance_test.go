@@ -3,9 +3,16 @@
 package conformance
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	stdnet "net"
 	"os"
 	"testing"
@@ -35,7 +42,12 @@ var setups = []struct {
 }
 
 func TestStreamsAreNetConns(t *testing.T) {
-	for _, network := range []string{"tcp", "unix"} {
+	secure := bothEnds(t)
+	for _, network := range []string{"tcp", "unix", "tls"} {
+		config := secure
+		if network != "tls" {
+			config = nil
+		}
 		for i, s := range setups {
 			t.Run(network+"/"+s.name, func(t *testing.T) {
 				t.Parallel() // most of nettest's time is waiting
@@ -47,16 +59,38 @@ func TestStreamsAreNetConns(t *testing.T) {
 					if pipes++; network == "unix" {
 						addr = fmt.Sprintf("unix:@ringnet-conformance-%d-%d-%d", os.Getpid(), i, pipes)
 					}
-					return pipe(o, addr)
+					return pipe(o, addr, config)
 				})
 			})
 		}
 	}
 }
 
+// bothEnds is a config for a server and for clients that trust it.
+func bothEnds(t *testing.T) *tls.Config {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted := x509.NewCertPool()
+	trusted.AddCert(cert)
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, RootCAs: trusted, ServerName: "localhost"}
+}
+
 // The bridge itself: its calls reach the Stream, and end with it.
 func TestBridge(t *testing.T) {
-	a, b, stop, err := pipe(net.Options{Loops: 1, Logger: slog.New(slog.DiscardHandler)}, "127.0.0.1:0")
+	a, b, stop, err := pipe(net.Options{Loops: 1, Logger: slog.New(slog.DiscardHandler)}, "127.0.0.1:0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
