@@ -45,6 +45,8 @@ type world struct {
 	clocks    simClocks
 
 	packets *simPackets // nil: no UDP
+
+	serves func() *handlers // nil: a simHandler
 }
 
 // simOutcome is what became of a world.
@@ -274,6 +276,9 @@ func (w *world) run() {
 	}
 	if w.r.IntN(2) == 0 {
 		hs.shutdown = h
+	}
+	if w.serves != nil {
+		hs = w.serves()
 	}
 	l, err := newLoop(0, w.o, hs)
 	if err != nil {
