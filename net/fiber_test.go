@@ -625,6 +625,33 @@ func TestEndOfConnectionWakesItsFibers(t *testing.T) {
 	}, "default", "epoll", "loops", "no features", "queues of 1 and 2", "small buffers", "unix", "unix epoll")
 }
 
+// A function that has ended its direction can read to the end, at its leisure.
+func TestStreamLivesWhenBothDirectionsHaveEnded(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		all := payload(9, 3000)
+		s := serveBlocking(t, v.Options, func(s *Stream) error {
+			if err := s.CloseWrite(); err != nil {
+				return err
+			}
+			if _, err := s.Write([]byte{1}); !errors.Is(err, ErrClosed) {
+				return fmt.Errorf("a write after CloseWrite: %w", err)
+			}
+			for !s.eof { // the end has come, and nothing but the first bytes was read
+				if err := s.Sleep(time.Millisecond); err != nil {
+					return err
+				}
+			}
+			got, err := io.ReadAll(s)
+			return errors.Join(err, differ(got, all))
+		})
+		c := s.dial()
+		write(t, c, all)
+		_ = c.CloseWrite()
+		wantRest(t, c, nil)
+		s.wantEnd(io.EOF)
+	})
+}
+
 // What comes before the first byte: nothing, and it costs no fiber.
 func TestBlockingFunctionBeginsWithTheFirstByte(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
