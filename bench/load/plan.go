@@ -28,6 +28,7 @@ type plan struct {
 	cold     string        // content: each connection asks for its part of this file, which it drops from the page cache
 	drip     int           // slow: bytes that a connection reads at a time
 	every    time.Duration // slow: and how often
+	netHTTP  bool          // page and wrk: net/http answers, and not fasthttp
 	silent   bool          // idle: only the last connection of each step says anything
 	tls      string        // echo and handshake: over TLS, with this certificate
 	resume   bool          // handshake: resume sessions
@@ -86,6 +87,7 @@ func parsePlan(args []string) (plan, error) {
 	fs.StringVar(&p.cold, "cold", "", "content: the file that it comes from; each connection asks for its own part, which is dropped from the page cache")
 	fs.IntVar(&p.drip, "drip", 4096, "slow: bytes that each connection reads at a time")
 	fs.DurationVar(&p.every, "every", 100*time.Millisecond, "slow: and how often")
+	fs.BoolVar(&p.netHTTP, "net-http", false, "page and wrk: the server is net/http; else it is fasthttp, and answers with other heads")
 	fs.BoolVar(&p.silent, "silent", false, "idle: only the last connection of each step says anything")
 	fs.StringVar(&p.tls, "tls", "", "echo and handshake: speak TLS 1.3 to a server with the certificate in this file")
 	fs.BoolVar(&p.resume, "resume", false, "handshake: resume the session of an earlier connection")
@@ -148,6 +150,8 @@ func (p *plan) check() error {
 		return fmt.Errorf("-mode handshake: it is for TCP, needs -tls, and -size can be at most %d", maxChunk)
 	case p.resume && p.mode != modeHandshake:
 		return errors.New("-resume: it is for mode handshake")
+	case p.netHTTP && p.mode != modePage && p.mode != modeWrk:
+		return errors.New("-net-http: it is for the modes page and wrk")
 	case p.silent && p.mode != modeIdle:
 		return errors.New("-silent: it is for mode idle")
 	case p.mode == modeWrk && p.addr.network != "tcp":
