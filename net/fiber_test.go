@@ -48,7 +48,7 @@ func serveAtOpen(t testing.TB, o Options, f func(s *Stream) error) *blockingServ
 
 func serveHow(t testing.TB, o Options, h *blocking, addrs ...string) *blockingServer {
 	t.Helper()
-	s := &blockingServer{causes: make(chan error, 1<<16)}
+	s := &blockingServer{causes: make(chan error, 1<<14)}
 	t.Cleanup(func() { // after the server's end
 		if s.server != nil && s.Stats().Fibers != 0 {
 			t.Errorf("after the end: %d fibers", s.Stats().Fibers)
@@ -729,7 +729,8 @@ func TestShutdownLetsBlockingFunctionsFinish(t *testing.T) {
 		idle, busy, silent := s.dial(), s.dial(), s.dial()
 		wantEcho(t, idle, []byte("idle"))
 		write(t, busy, []byte("work"))
-		await(t, begun, "the work to begin")
+		works := await(t, begun, "the work to begin").l.index
+		until(t, "all to be open", func() bool { return s.Stats().Connections == 3 })
 		ended := make(chan error, 1)
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -738,6 +739,12 @@ func TestShutdownLetsBlockingFunctionsFinish(t *testing.T) {
 		}()
 		wantRest(t, idle, nil)
 		wantRest(t, silent, nil)
+		// Those may be of other loops.
+		until(t, "the loop to be told of the shutdown", func() bool {
+			told := false
+			s.onLoop(works, func(l *loop) { told = l.draining })
+			return told
+		})
 		close(working)
 		wantRest(t, busy, []byte("work"))
 		if err := await(t, ended, "the shutdown"); err != nil {
