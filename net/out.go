@@ -89,16 +89,11 @@ func (l *loop) writeRaw(c *Conn, b []byte) {
 	// A large piece with nothing before it goes straight from the caller's
 	// memory; only what the kernel did not take is copied.
 	if len(b) >= eagerBytes && c.out.head == nil && c.state&(sendArmed|full) == 0 {
-		n, errno := l.r.Send(int(c.fd), b, 0)
-		if errno == 0 {
-			l.stats.DirectSends++
-			l.sent(c, n)
-			b = b[n:]
-		} else if errno != unix.EAGAIN && errno != unix.EINTR {
-			// Told to the handler by OnClose, as every failed send is.
-			l.fail(c, "write", errno)
+		n := l.sendAtOnce(c, b)
+		if n < 0 {
 			return
 		}
+		b = b[n:]
 	}
 	if t := c.out.tail; t != nil && t.copied && !t.sealed {
 		n := t.append(b)
@@ -112,12 +107,34 @@ func (l *loop) writeRaw(c *Conn, b []byte) {
 	l.checkHigh(c)
 }
 
+// sendAtOnce sends what the kernel takes of b now, and returns how much that was; -1
+// when the connection has failed. Like other parts of the way of a small Write it is a
+// function of its own, and not inlined, to keep that way within the 2 KiB of stack that
+// a fiber begins with: one that needs more has 4 KiB for good.
+//
+//go:noinline
+func (l *loop) sendAtOnce(c *Conn, b []byte) int {
+	n, errno := l.r.Send(int(c.fd), b, 0)
+	switch errno {
+	case 0:
+		l.stats.DirectSends++
+		l.sent(c, n)
+		return n
+	case unix.EAGAIN, unix.EINTR:
+		return 0
+	}
+	// Told to the handler by OnClose, as every failed send is.
+	l.fail(c, "write", errno)
+	return -1
+}
+
 // enqueueCopy queues a copy of b, or of the first part of it, and returns how much
 // that was.
 func (l *loop) enqueueCopy(c *Conn, b []byte) (n int) {
 	s := l.newSegment()
-	s.lease, n = l.copyBuffer(len(b)).Slice(0, 0).Append(b)
-	s.mem, s.copied = s.lease.Bytes(), true
+	s.lease, s.copied = l.copyBuffer(len(b)).Slice(0, 0), true
+	s.mem = s.lease.Bytes()
+	n = s.append(b)
 	l.link(c, s)
 	return n
 }
@@ -169,6 +186,21 @@ func (l *loop) send(c *Conn, lease bufring.Lease) {
 		l.put(lease)
 		return
 	}
+	if c.state&layered != 0 {
+		l.sendLayered(c, lease)
+		return
+	}
+	l.mark(c)
+	s := l.newSegment()
+	s.mem, s.lease = lease.Bytes(), lease
+	l.link(c, s)
+	l.checkHigh(c)
+}
+
+// sendLayered is send where a session stands before the queue. It is apart since fibers
+// run on small stacks: a segment that is put together in the caller's frame would double
+// that of every fiber which sends.
+func (l *loop) sendLayered(c *Conn, lease bufring.Lease) {
 	l.sendSegment(c, segment{mem: lease.Bytes(), lease: lease})
 }
 
@@ -185,6 +217,8 @@ func (l *loop) sendSegment(c *Conn, s segment) {
 }
 
 // append copies what it can of b behind a copied segment.
+//
+//go:noinline
 func (s *segment) append(b []byte) (n int) {
 	s.lease, n = s.lease.Append(b)
 	s.mem = s.mem[:len(s.mem)+n]
