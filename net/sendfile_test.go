@@ -60,6 +60,13 @@ func evict(t testing.TB, name string) bool {
 	return errors.Is(err, unix.EAGAIN)
 }
 
+// tellsOfWaiting reports that a file's file system knows whether a read would wait for
+// a disk, as tmpfs does not.
+func tellsOfWaiting(f *os.File) bool {
+	_, err := unix.Preadv2(int(f.Fd()), [][]byte{make([]byte, 1)}, 0, unix.RWF_NOWAIT)
+	return !errors.Is(err, unix.EOPNOTSUPP)
+}
+
 func TestSendFileIsByteExact(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
 		sizes := []int{0, 1, 4095, 4096, 5000, 16384, 16385, 131072, 1<<20 + 7, 5<<20 + 1}
