@@ -29,6 +29,7 @@ type kind struct {
 	content bool                // the load asks for content, on the server's second address
 	server  func(cell) []string // flags of the server; nil: none
 	load    []string            // flags of the load generator
+	partial bool                // answers may be so slow that the window's end cuts them off
 }
 
 // benchmarks is all of them, in the order of the usage.
@@ -79,6 +80,9 @@ func usage() string {
 		fmt.Fprintf(&s, "  %-9s %s\n", b.name, b.what)
 		if b == &echoBenchmark {
 			fmt.Fprintf(&s, "  %-9s %s\n", "idle", "memory and CPU of idle connections")
+		}
+		if b == &fileBenchmark {
+			fmt.Fprintf(&s, "  %-9s %s\n", pathsBenchmark.name, pathsBenchmark.what)
 		}
 	}
 	return s.String()

@@ -56,7 +56,7 @@ func parseIdle(args []string) (idlePlan, error) {
 	}
 	var err error
 	if p.servers, err = choose(catalog, servers); err != nil {
-		return p, err
+		return p, fmt.Errorf("-servers: %w", err)
 	}
 	p.cores, err = pickCores(p.cores.Server, p.cores.Load)
 	return p, err
@@ -105,10 +105,12 @@ func idle(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := moveTo(p.cores.Load); err != nil {
+	back, err := moveTo(p.cores.Load)
+	if err != nil {
 		return err
 	}
-	show.steps(p.rounds * len(able))
+	defer back()
+	show.steps(p.rounds*len(able), 0)
 	for round := range p.rounds {
 		for _, s := range turns(able, round) {
 			if err = ctx.Err(); err != nil {
