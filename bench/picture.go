@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"image/color"
 	"math"
@@ -62,28 +64,32 @@ const (
 	panelWidth  = 12 * vg.Centimeter
 	panelHeight = 12 * vg.Centimeter
 	legendWidth = 4.5 * vg.Centimeter
+	margin      = 0.06 // around the lines, as a logarithm
 )
 
-// draw draws CPU per GB over the size of the pieces: a panel for each number of
-// connections, in it a line for each path.
+// draw draws CPU per GB over the size of the pieces, both as logarithms: a panel for
+// each number of connections, in it a line for each path. The axes are linear ones
+// of logarithms, since plot finds a wrong middle on logarithmic ones and leaves room
+// for the label there.
 func (p *pathsPlan) draw(path string, rows []row) (err error) {
 	var panels []*plot.Plot
 	legend := plot.NewLegend()
 	legend.Padding = vg.Points(3)
 	legend.ThumbnailWidth = vg.Points(30)
 	low, high := math.Inf(1), math.Inf(-1)
-	for i, conns := range p.connections {
+	named := make(map[string]bool)
+	for _, conns := range p.connections {
 		panel := p.panel(conns)
 		for _, s := range p.servers {
 			at := p.line(s, conns, rows)
+			if len(at) == 0 {
+				continue // every trial of it failed
+			}
 			for _, xy := range at {
 				low, high = min(low, xy.Y), max(high, xy.Y)
 			}
 			line, points, err := plotter.NewLinePoints(at)
 			if err != nil {
-				if len(at) == 0 {
-					continue // every trial of it failed
-				}
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 			l := looks[s.name]
@@ -93,15 +99,19 @@ func (p *pathsPlan) draw(path string, rows []row) (err error) {
 			}
 			points.Color, points.Shape, points.Radius = l.colour, l.mark, vg.Points(2.5)
 			panel.Add(line, points)
-			if i == 0 {
+			if !named[s.name] {
+				named[s.name] = true
 				legend.Add(s.name, line, points)
 			}
 		}
 		panels = append(panels, panel)
 	}
+	if len(named) == 0 {
+		return errors.New("there is no figure to be drawn")
+	}
 	for _, panel := range panels {
 		// The same scale, so that the panels can be compared.
-		panel.Y.Min, panel.Y.Max = low/1.15, high*1.15
+		panel.Y.Min, panel.Y.Max = low-margin, high+margin
 		panel.Y.Tick.Marker = ticks125(panel.Y.Min, panel.Y.Max)
 	}
 
@@ -138,31 +148,31 @@ func (p *pathsPlan) panel(conns int) *plot.Plot {
 	panel.Title.Text = count(conns, "connection")
 	panel.X.Label.Text = "bytes in a piece"
 	panel.Y.Label.Text = "CPU of the server, seconds per GB"
-	panel.X.Scale, panel.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	var ticks plot.ConstantTicks
 	for _, n := range p.pieces {
-		ticks = append(ticks, plot.Tick{Value: float64(n), Label: sizeName(n)})
+		ticks = append(ticks, plot.Tick{Value: math.Log10(float64(n)), Label: sizeName(n)})
 	}
 	panel.X.Tick.Marker = ticks
-	panel.X.Min, panel.X.Max = float64(slices.Min(p.pieces))/1.2, float64(slices.Max(p.pieces))*1.2
+	panel.X.Min, panel.X.Max = math.Log10(float64(slices.Min(p.pieces)))-margin, math.Log10(float64(slices.Max(p.pieces)))+margin
 	panel.Add(plotter.NewGrid())
 	return panel
 }
 
-// ticks125 marks 1, 2 and 5 of every decade.
+// ticks125 marks 1, 2 and 5 of every decade between two logarithms.
 func ticks125(low, high float64) plot.ConstantTicks {
 	var ticks plot.ConstantTicks
-	for e := int(math.Floor(math.Log10(low))); e <= int(math.Ceil(math.Log10(high))); e++ {
+	for e := int(math.Floor(low)); e <= int(math.Ceil(high)); e++ {
 		for _, digit := range []float64{1, 2, 5} {
-			if v := digit * math.Pow10(e); v >= low && v <= high {
-				ticks = append(ticks, plot.Tick{Value: v, Label: strconv.FormatFloat(v, 'g', 3, 64)})
+			v := digit * math.Pow10(e)
+			if at := math.Log10(v); at >= low && at <= high {
+				ticks = append(ticks, plot.Tick{Value: at, Label: strconv.FormatFloat(v, 'g', 3, 64)})
 			}
 		}
 	}
 	return ticks
 }
 
-// line is the points of a path: medians over the rounds.
+// line is the points of a path, as logarithms: medians over the rounds.
 func (p *pathsPlan) line(s server, conns int, rows []row) plotter.XYs {
 	var at plotter.XYs
 	for _, c := range p.cells {
@@ -174,8 +184,8 @@ func (p *pathsPlan) line(s server, conns int, rows []row) plotter.XYs {
 		if err != nil || !(cpu > 0) || math.IsInf(cpu, 0) {
 			continue // no trial went well, or the process took no time that can be seen
 		}
-		at = append(at, plotter.XY{X: float64(piece), Y: cpu})
+		at = append(at, plotter.XY{X: math.Log10(float64(piece)), Y: math.Log10(cpu)})
 	}
-	slices.SortFunc(at, func(a, b plotter.XY) int { return int(a.X - b.X) })
+	slices.SortFunc(at, func(a, b plotter.XY) int { return cmp.Compare(a.X, b.X) })
 	return at
 }
