@@ -48,6 +48,7 @@ var house = map[string][]string{
 	"net":             {"bufring", "ring", "internal/goroutine"},
 	"examples":        {"examples", "net", "bufring", "ring"},
 	"bench":           {"bench", "net", "bufring", "ring"},
+	"interop":         {"net", "ring"},
 	".":               {"ring"}, // this test
 	"internal/leak":   {},
 	// Which goroutine is it? Two instructions in assembly, for net alone.
@@ -85,7 +86,9 @@ type source struct {
 func (s source) path() string  { return path.Join(s.folder, s.name) }
 func (s source) isTest() bool  { return strings.HasSuffix(s.name, "_test.go") }
 func (s source) floor() string { return floor(s.folder) }
-func (s source) library() bool { return s.floor() != "bench" } // bench is a module of its own
+
+// bench and interop are modules of their own.
+func (s source) library() bool { return s.floor() != "bench" && s.floor() != "interop" }
 func (s source) imports(p string) (name string, ok bool) {
 	for _, i := range s.file.Imports {
 		if importPath(i) != p {

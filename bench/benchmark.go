@@ -17,6 +17,7 @@ type benchmark struct {
 	columns []column // of the tables, after the names
 	notes   string   // below the tables
 	beside  string   // the default shape of the second load, where servers have one
+	behind  *server  // a server that the measured ones connect to, on the load's core
 	single  bool     // one cell may be given by flags of its own
 }
 
@@ -27,14 +28,19 @@ type kind struct {
 	what    string              // for the title; empty: nothing to add
 	network string              // in front of the server's address: "", "unix:" or "udp:"
 	content bool                // the load asks for content, on the server's second address
+	serve   string              // what servers of blocking functions do
+	tls     bool                // over TLS, with the runner's certificate
 	server  func(cell) []string // flags of the server; nil: none
 	load    []string            // flags of the load generator
+	needs   string              // a program that the load is made by; empty: only ours
+	without string              // how to get it, or do without
 	partial bool                // answers may be so slow that the window's end cuts them off
 }
 
 // benchmarks is all of them, in the order of the usage.
 var benchmarks = []*benchmark{&echoBenchmark, &udpBenchmark, &unixBenchmark, &churnBenchmark, &postBenchmark,
-	&zerocopyBenchmark, &fileBenchmark, &coldBenchmark, &slowBenchmark}
+	&zerocopyBenchmark, &fileBenchmark, &coldBenchmark, &slowBenchmark,
+	&fiberBenchmark, &fasthttpBenchmark, &tlsBenchmark, &proxyBenchmark}
 
 var echoBenchmark = benchmark{
 	name:    "echo",

@@ -42,6 +42,9 @@ func (b *binaries) remove() { _ = os.RemoveAll(b.dir) }
 // socket is the path for Unix sockets, one after the other.
 func (b *binaries) socket() string { return filepath.Join(b.dir, "socket") }
 
+// certificate is the file that servers have theirs from, with its key.
+func (b *binaries) certificate() string { return filepath.Join(b.dir, "certificate") }
+
 // content is the file that servers send from.
 func (b *binaries) content() string { return filepath.Join(b.dir, "content") }
 

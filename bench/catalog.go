@@ -18,10 +18,12 @@ type server struct {
 	buf   bool     // -buf is set from the size of the messages
 	extra bool     // measured only when asked for by name
 
-	kind   string  // the only kind of load that it can take; empty: all of them
-	file   bool    // its content comes from a file
-	beside *beside // a second load while the first is measured; nil for none
-	copies *copies // that it makes of content; nil: nothing is said
+	kind     string  // the only kind of load that it can take; empty: all of them
+	file     bool    // its content comes from a file
+	blocking bool    // it serves by a blocking function, which the kind of load names
+	silent   bool    // its connections rest without having sent anything
+	beside   *beside // a second load while the first is measured; nil for none
+	copies   *copies // that it makes of content; nil: nothing is said
 }
 
 // beside is a load of its own, which asks for content on the server's second
@@ -31,8 +33,8 @@ type beside struct {
 	cold bool   // each connection has a part of the file, and drops it from the page cache
 }
 
-// catalog is the servers of the echo and the idle benchmark, in the order of the
-// tables. Those of the others stand with them.
+// catalog is the servers of the echo benchmark, in the order of the tables. Those of
+// the others stand with them.
 var catalog = []server{
 	{name: "ringnet", what: "this library, echo by Detach and Send", dir: "servers/ringnet"},
 	{name: "ringnet-epoll", what: "this library on epoll", dir: "servers/ringnet", flags: []string{"-engine", "epoll"}},

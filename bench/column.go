@@ -66,6 +66,9 @@ func p99(r row) float64       { return r.Report.Latency.P99 }
 // perRequest is the CPU time that the server's process took.
 func perRequest(r row) float64 { return r.CPUPerRequest }
 
+// perCPUSecond is its reverse: requests for a second of that.
+func perCPUSecond(r row) float64 { return 1e6 / r.CPUPerRequest }
+
 // corePerRequest is the time that the server's core was busy: with interrupts that
 // came while the server slept, and everything else that ran there.
 func corePerRequest(r row) float64 { return r.ServerCore * 1e6 / r.RequestsPerSecond }

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
+
+	"example.com/ringnet/bench/internal/certificate"
 )
 
 // contestPlan is what the flags of a benchmark ask for.
@@ -162,6 +165,15 @@ func (b *benchmark) run(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	for _, c := range p.cells {
+		k, err := b.kindOf(c)
+		if err != nil {
+			return err
+		}
+		if _, err := exec.LookPath(k.needs); k.needs != "" && err != nil {
+			return fmt.Errorf("%v: %s is missing: %s", c, k.needs, k.without)
+		}
+	}
 	_, err = p.run(ctx, args, w)
 	return err
 }
@@ -182,6 +194,12 @@ func (p *contestPlan) run(ctx context.Context, args []string, w io.Writer) (*rec
 	if len(able) == 0 {
 		return nil, errors.Join(errors.New("nothing can be measured"), printTrouble(w, nil, absent))
 	}
+	if p.behind != nil {
+		show.say("build the server behind")
+		if err := bins.build(ctx, *p.behind); err != nil {
+			return nil, err
+		}
+	}
 	rec, err := newRecord[row](p.json, bins.module, describe(ctx, p.name, args, bins.module, p.cores))
 	if err != nil {
 		return nil, err
@@ -191,6 +209,11 @@ func (p *contestPlan) run(ctx context.Context, args []string, w io.Writer) (*rec
 	}
 	if err := bins.writeContent(p.contentBytes()); err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(p.kinds, func(k kind) bool { return k.tls }) {
+		if err := certificate.Write(bins.certificate()); err != nil {
+			return nil, err
+		}
 	}
 	// Out of the way of the server; only now, since the compiler wants all cores.
 	back, err := moveTo(p.cores.Load)
@@ -256,7 +279,7 @@ func (p *contestPlan) contest(ctx context.Context, bins *binaries, able []server
 					return err
 				}
 				show.say("%v  round %d of %d  %s", c, round+1, p.rounds, s.name)
-				t := trial{server: s, kind: k, cell: c, round: round + 1, window: p.window, warmup: p.warmup, cores: p.cores, beside: p.beside}
+				t := trial{server: s, kind: k, cell: c, round: round + 1, window: p.window, warmup: p.warmup, cores: p.cores, beside: p.beside, behind: p.behind}
 				if err := rec.add(t.run(ctx, bins)); err != nil {
 					return err
 				}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -77,6 +78,10 @@ var tiny = map[string][]string{
 	"file":     {"-cells", "2x262144x1"},
 	"cold":     {"-cells", "4x64x1", "-beside", "2x262144"},
 	"slow":     {"-cells", "4x64x1", "-beside", "10x1048576"},
+	"fiber":    {"-cells", "echo:4x64x1,copy:2x65536x1"},
+	"fasthttp": {"-cells", "own:4x1024x1,wrk:4x1024x1"},
+	"tls":      {"-cells", "echo:4x64x1,echo:2x65536x1,full:2x64x1,resumed:2x64x1"},
+	"proxy":    {"-cells", "echo:4x1024x1,down:2x1048576x1"},
 }
 
 func TestEveryBenchmarkRuns(t *testing.T) {
@@ -90,6 +95,12 @@ func TestEveryBenchmarkRuns(t *testing.T) {
 			if !ok {
 				t.Fatalf("tiny has no load for bench %s", b.name)
 			}
+			wanted := b.kindNames()
+			if _, err := exec.LookPath("wrk"); err != nil && slices.Contains(wanted, "wrk") {
+				t.Log("wrk is missing: on Debian, 'apt-get install wrk'")
+				args = []string{args[0], strings.ReplaceAll(args[1], ",wrk:4x1024x1", "")}
+				wanted = slices.DeleteFunc(wanted, func(k string) bool { return k == "wrk" })
+			}
 			var out strings.Builder
 			var err error
 			// A window may be too short on a machine that has much else to do.
@@ -102,14 +113,32 @@ func TestEveryBenchmarkRuns(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out.String())
 			}
-			for _, k := range b.kinds {
-				if k.name != "" && !strings.Contains(out.String(), "\n"+k.name+":") {
-					t.Errorf("nothing is measured of kind %s", k.name)
+			for _, k := range wanted {
+				if k != "" && !strings.Contains(out.String(), "\n"+k+":") {
+					t.Errorf("nothing is measured of kind %s", k)
 				}
 			}
 			t.Log("\n" + out.String())
 		})
 	}
+}
+
+func TestIdleRuns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds servers")
+	}
+	skipWithoutRing(t)
+	servers := "ringnet,std,fiber,fiber-copy,ringnet-silent,fiber-silent,std-silent"
+	var out strings.Builder
+	if err := idle(t.Context(), strings.Fields("-conns 20 -seconds 0.05 -json off -servers "+servers), &out); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for name := range strings.SplitSeq(servers, ",") {
+		if shown(t, out.String(), name, "RSS with all MB") == "-" {
+			t.Errorf("nothing is measured of %s", name)
+		}
+	}
+	t.Log("\n" + out.String())
 }
 
 func TestDefaultsOfEveryBenchmarkAreTaken(t *testing.T) {
@@ -127,6 +156,15 @@ func TestDefaultsOfEveryBenchmarkAreTaken(t *testing.T) {
 				t.Errorf("%s: server %s is of kind %q, which there is not", b.name, s.name, s.kind)
 			}
 		}
+	}
+}
+
+func TestMissingProgramsAreToldBeforeAnythingIsBuilt(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	var out strings.Builder
+	err := fasthttpBenchmark.run(t.Context(), []string{"-json", "off"}, &out)
+	if err == nil || !strings.Contains(err.Error(), "wrk is missing: install it") || out.Len() > 0 {
+		t.Errorf("error %v, output %q", err, out.String())
 	}
 }
 

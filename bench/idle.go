@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -35,7 +34,7 @@ func parseIdle(args []string) (idlePlan, error) {
 	fs.IntVar(&p.size, "size", 64, "bytes in the message that each connection echoes before it rests")
 	fs.Float64Var(&p.seconds, "seconds", 3, "how long to watch the CPU time of the resting server")
 	fs.IntVar(&p.rounds, "rounds", 1, "rounds; each server has one turn in each")
-	fs.StringVar(&servers, "servers", "", "servers, in the order of the table: "+strings.Join(names(catalog), ",")+" (default: "+strings.Join(names(ordinary(catalog)), ",")+")")
+	fs.StringVar(&servers, "servers", "", "servers, in the order of the table: "+strings.Join(names(resting), ",")+" (default: "+strings.Join(names(ordinary(resting)), ",")+")")
 	fs.StringVar(&p.json, "json", "", "file for the raw rows, or off (default: one named by the time in bench/results)")
 	fs.IntVar(&p.cores.Server, "server-core", -1, "core of the server; -1 is the last one")
 	fs.IntVar(&p.cores.Load, "load-core", -1, "core of the load generator; -1 is the first one")
@@ -55,7 +54,7 @@ func parseIdle(args []string) (idlePlan, error) {
 		return p, fmt.Errorf("-seconds %g: it must be 0.05 to 3600", p.seconds)
 	}
 	var err error
-	if p.servers, err = choose(catalog, servers); err != nil {
+	if p.servers, err = choose(resting, servers); err != nil {
 		return p, fmt.Errorf("-servers: %w", err)
 	}
 	p.cores, err = pickCores(p.cores.Server, p.cores.Load)
@@ -85,8 +84,8 @@ type idleRow struct {
 	Seconds float64
 }
 
-// idle runs the idle benchmark.
-func idle(ctx context.Context, args []string) error {
+// idle runs the idle benchmark and writes its table to w.
+func idle(ctx context.Context, args []string, w io.Writer) error {
 	p, err := parseIdle(args)
 	if err != nil {
 		return err
@@ -128,10 +127,10 @@ func idle(ctx context.Context, args []string) error {
 		}
 	}
 	show.clear()
-	printHead(os.Stdout, rec.About)
-	failed := printIdle(os.Stdout, &p, rec.Rows, absent)
+	printHead(w, rec.About)
+	failed := printIdle(w, &p, rec.Rows, absent)
 	if rec.path != "" && len(rec.Rows) > 0 {
-		fmt.Printf("\nraw rows: %s\n", shortPath(rec.path))
+		fmt.Fprintf(w, "\nraw rows: %s\n", shortPath(rec.path))
 	}
 	return errors.Join(err, failed)
 }
@@ -157,7 +156,8 @@ func (p *idlePlan) rest(ctx context.Context, bins *binaries, s server, r *idleRo
 	if r.None, err = weigh(); err != nil {
 		return err
 	}
-	load, err := launch(p.cores.Load, bins.load(), "-mode", "idle", "-addr", addrs[0], "-conns", strconv.Itoa(p.conns), "-size", strconv.Itoa(p.size), "-steps", "2")
+	load, err := launch(p.cores.Load, bins.load(), "-mode", "idle", "-addr", addrs[0], "-conns", strconv.Itoa(p.conns), "-size", strconv.Itoa(p.size), "-steps", "2",
+		"-silent="+strconv.FormatBool(s.silent))
 	if err != nil {
 		return fmt.Errorf("load: %w", err)
 	}
@@ -210,7 +210,7 @@ func (r *idleRow) sum() {
 }
 
 func printIdle(w io.Writer, p *idlePlan, rows []idleRow, absent map[string]error) error {
-	fmt.Fprintf(w, "\n%d connections at rest, each after one message of %d bytes; bytes per connection\n", p.conns, p.size)
+	fmt.Fprintf(w, "\n%d connections at rest, each after one message of %d bytes, or silent: after none; bytes per connection\n", p.conns, p.size)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	line(t, []string{"server", "user", "user, 2nd half", "system, both ends", "RSS with none MB", "RSS with all MB", "CPU at rest"})
 	var errs []error

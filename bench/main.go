@@ -27,7 +27,7 @@ func main() {
 	if i := slices.IndexFunc(benchmarks, func(b *benchmark) bool { return b.name == name }); i >= 0 {
 		err = benchmarks[i].run(ctx, args, os.Stdout)
 	} else if name == "idle" {
-		err = idle(ctx, args)
+		err = idle(ctx, args, os.Stdout)
 	} else if name == pathsBenchmark.name {
 		err = paths(ctx, args, os.Stdout)
 	} else {

@@ -60,7 +60,8 @@ type trial struct {
 	server         server
 	kind           kind
 	cell           cell
-	beside         cell // the shape of the server's second load, if it has one
+	beside         cell    // the shape of the server's second load, if it has one
+	behind         *server // what the server connects to; nil: nothing
 	round          int
 	window, warmup time.Duration
 	cores          cores
@@ -84,10 +85,16 @@ func (t *trial) serverArgs(bins *binaries) []string {
 		addr = t.kind.network + bins.socket()
 	}
 	args := append([]string{"-addr", addr}, t.server.arguments(t.cell)...)
+	if t.server.blocking {
+		args = append(args, "-serve", t.kind.serve)
+	}
+	if t.kind.tls {
+		args = append(args, "-tls", bins.certificate())
+	}
 	if t.kind.server != nil {
 		args = append(args, t.kind.server(t.cell)...)
 	}
-	if t.kind.content || t.server.beside != nil {
+	if (t.kind.content && t.behind == nil) || t.server.beside != nil {
 		args = append(args, "-content", "127.0.0.1:0")
 	}
 	if t.server.file {
@@ -108,83 +115,79 @@ func (t *trial) besideArgs(bins *binaries) []string {
 // errWrongPayload says that a server did not echo.
 var errWrongPayload = errors.New("wrong payload")
 
-func (t *trial) measure(ctx context.Context, bins *binaries, r *row) error {
-	_ = os.Remove(bins.socket()) // of the server before
-	srv, addrs, err := startServer(t.cores.Server, bins.path(t.server), r.ServerArgs...)
-	if err != nil {
-		return fmt.Errorf("server: %w", err)
-	}
-	defer srv.stop()
-	var loads []*process // the second one first
-	defer func() {
-		for _, p := range loads {
+// troupe is the processes of a trial. Those that it does without are nil.
+type troupe struct {
+	server               *process
+	behind, beside, load *process // on the load's core
+}
+
+func (a *troupe) stop() {
+	for _, p := range []*process{a.load, a.beside, a.server, a.behind} {
+		if p != nil {
 			p.stop()
 		}
-	}()
+	}
+}
+
+func (t *trial) measure(ctx context.Context, bins *binaries, r *row) error {
+	_ = os.Remove(bins.socket()) // of the server before
+	var all troupe
+	defer all.stop()
+	if err := t.startServers(bins, &all, r); err != nil {
+		return err
+	}
 	begin := func(args []string) (*process, error) {
 		p, err := launch(t.cores.Load, bins.load(), args...)
 		if err != nil {
 			return nil, fmt.Errorf("load: %w", err)
 		}
-		loads = append(loads, p)
 		context.AfterFunc(ctx, func() { _ = p.cmd.Process.Kill() })
 		return p, nil
 	}
-	var second *process
+	var err error
 	if t.server.beside != nil {
-		r.BesideArgs = append([]string{"-addr", addrs[1]}, t.besideArgs(bins)...)
-		if second, err = begin(r.BesideArgs); err != nil {
+		if all.beside, err = begin(r.BesideArgs); err != nil {
 			return err
 		}
-		if err := t.expect(srv, second, result.Holding, time.Minute); err != nil {
+		if err := t.expect(&all, all.beside, result.Holding, time.Minute); err != nil {
 			return fmt.Errorf("beside: %w", err)
 		}
 	}
-	to := addrs[0]
-	if t.kind.content {
-		to = addrs[1]
-	}
-	r.LoadArgs = append([]string{"-addr", to, "-warmup", t.warmup.String(), "-window", t.window.String()}, t.kind.load...)
-	if t.kind.partial {
-		r.LoadArgs = append(r.LoadArgs, "-drain=false")
-	}
-	r.LoadArgs = append(r.LoadArgs, t.cell.loadFlags()...)
-	load, err := begin(r.LoadArgs)
-	if err != nil {
+	if all.load, err = begin(r.LoadArgs); err != nil {
 		return err
 	}
 
 	// Opening many connections takes a while too.
-	if err := t.expect(srv, load, result.Began, t.warmup+time.Minute); err != nil {
+	if err := t.expect(&all, all.load, result.Began, t.warmup+time.Minute); err != nil {
 		return err
 	}
-	before, err := t.sample(srv, loads)
+	before, err := t.sample(&all)
 	if err != nil {
 		return err
 	}
-	if err := t.expect(srv, load, result.Ended, t.window+30*time.Second); err != nil {
+	if err := t.expect(&all, all.load, result.Ended, t.window+30*time.Second); err != nil {
 		return err
 	}
-	after, err := t.sample(srv, loads)
+	after, err := t.sample(&all)
 	if err != nil {
 		return err
 	}
-	if r.Memory, err = weigh(srv.pid()); err != nil {
+	if r.Memory, err = weigh(all.server.pid()); err != nil {
 		return err
 	}
-	if second != nil {
+	if all.beside != nil {
 		select {
-		case <-second.ended:
-			return fmt.Errorf("beside: %w", t.blame(srv, second, second.failure()))
+		case <-all.beside.ended:
+			return fmt.Errorf("beside: %w", t.blame(&all, all.beside, all.beside.failure()))
 		default:
 		}
 	}
 	if t.kind.partial {
-		_ = load.in.Close()
+		_ = all.load.in.Close()
 	}
-	line, err := load.line(30 * time.Second)
+	line, err := all.load.line(30 * time.Second)
 	if err != nil {
-		return t.blame(srv, load, err)
+		return t.blame(&all, all.load, err)
 	}
 	var report result.Report
 	if err := json.Unmarshal([]byte(line), &report); err != nil {
@@ -201,11 +204,55 @@ func (t *trial) measure(ctx context.Context, bins *binaries, r *row) error {
 	return nil
 }
 
+// startServers starts what is behind the server, and the server, and completes the
+// flags of all by the addresses that they have got.
+func (t *trial) startServers(bins *binaries, all *troupe, r *row) (err error) {
+	var addrs []string
+	// at is the address that the load asks, or what asks for it.
+	at := func() string {
+		if t.kind.content {
+			return addrs[1]
+		}
+		return addrs[0]
+	}
+	if t.behind != nil {
+		args := append([]string{"-addr", "127.0.0.1:0", "-content", "127.0.0.1:0"}, t.behind.flags...)
+		if all.behind, addrs, err = startServer(t.cores.Load, bins.path(*t.behind), args...); err != nil {
+			return fmt.Errorf("behind: %w", err)
+		}
+		r.ServerArgs = append(r.ServerArgs, "-to", at())
+	}
+	if all.server, addrs, err = startServer(t.cores.Server, bins.path(t.server), r.ServerArgs...); err != nil {
+		return fmt.Errorf("server: %w", err)
+	}
+	if t.server.beside != nil {
+		r.BesideArgs = append([]string{"-addr", addrs[1]}, t.besideArgs(bins)...)
+	}
+	to := addrs[0]
+	if t.behind == nil {
+		to = at()
+	}
+	r.LoadArgs = append([]string{"-addr", to}, t.loadArgs(bins)...)
+	return nil
+}
+
+// loadArgs are the flags of the measured load, beside its address.
+func (t *trial) loadArgs(bins *binaries) []string {
+	args := append([]string{"-warmup", t.warmup.String(), "-window", t.window.String()}, t.kind.load...)
+	if t.kind.tls {
+		args = append(args, "-tls", bins.certificate())
+	}
+	if t.kind.partial {
+		args = append(args, "-drain=false")
+	}
+	return append(args, t.cell.loadFlags()...)
+}
+
 // expect waits for the load generator to say word.
-func (t *trial) expect(srv, load *process, word string, timeout time.Duration) error {
+func (t *trial) expect(all *troupe, load *process, word string, timeout time.Duration) error {
 	s, err := load.line(timeout)
 	if err != nil {
-		return t.blame(srv, load, err)
+		return t.blame(all, load, err)
 	}
 	if s != word {
 		return fmt.Errorf("load: it says %q and not %q", s, word)
@@ -215,7 +262,7 @@ func (t *trial) expect(srv, load *process, word string, timeout time.Duration) e
 
 // blame finds out why the load generator did not go on: a wrong payload, a server
 // that has ended, or trouble of its own.
-func (t *trial) blame(srv, load *process, err error) error {
+func (t *trial) blame(all *troupe, load *process, err error) error {
 	select {
 	case <-load.ended:
 		err = load.failure()
@@ -225,28 +272,31 @@ func (t *trial) blame(srv, load *process, err error) error {
 	case <-time.After(100 * time.Millisecond):
 	}
 	select {
-	case <-srv.ended:
-		return fmt.Errorf("server: %w; load: %w", srv.failure(), err)
+	case <-all.server.ended:
+		return fmt.Errorf("server: %w; load: %w", all.server.failure(), err)
 	default:
-		return fmt.Errorf("load: %w%s", err, srv.errors.suffix())
+		return fmt.Errorf("load: %w%s", err, all.server.errors.suffix())
 	}
 }
 
 // sample is the state of all clocks at one end of the window.
 type sample struct {
 	at                   time.Time
-	server, load         time.Duration // on the CPU
+	server, load         time.Duration // on the CPU; load: of all that has the load's core
 	serverCore, loadCore time.Duration // idle
 	stats                json.RawMessage
 	statsAt              time.Time
 	beside               uint64 // bytes that the second load has received
 }
 
-func (t *trial) sample(srv *process, loads []*process) (sample, error) {
+func (t *trial) sample(all *troupe) (sample, error) {
 	s := sample{at: time.Now()}
 	var errs [4]error
-	s.server, errs[0] = processCPU(srv.pid())
-	for _, p := range loads {
+	s.server, errs[0] = processCPU(all.server.pid())
+	for _, p := range []*process{all.behind, all.beside, all.load} {
+		if p == nil {
+			continue
+		}
 		cpu, err := processCPU(p.pid())
 		s.load += cpu
 		errs[1] = errors.Join(errs[1], err)
@@ -254,20 +304,20 @@ func (t *trial) sample(srv *process, loads []*process) (sample, error) {
 	s.serverCore, errs[2] = coreIdle(t.cores.Server)
 	s.loadCore, errs[3] = coreIdle(t.cores.Load)
 	if err := errors.Join(errs[:]...); err != nil {
-		return s, t.blame(srv, loads[len(loads)-1], err)
+		return s, t.blame(all, all.load, err)
 	}
-	if len(loads) > 1 {
-		told, err := loads[0].ask(control.Ask)
+	if all.beside != nil {
+		told, err := all.beside.ask(control.Ask)
 		if err == nil {
 			err = json.Unmarshal(told, &s.beside)
 		}
 		if err != nil {
-			return s, fmt.Errorf("beside: %w", t.blame(srv, loads[0], err))
+			return s, fmt.Errorf("beside: %w", t.blame(all, all.beside, err))
 		}
 	}
 	s.statsAt = time.Now()
 	var err error
-	if s.stats, err = srv.ask(control.Ask); err != nil {
+	if s.stats, err = all.server.ask(control.Ask); err != nil {
 		return s, fmt.Errorf("server: %w", err)
 	}
 	return s, nil
@@ -282,7 +332,7 @@ func (r *row) sum(before, after sample) {
 	r.RequestsPerSecond = float64(r.Report.Requests) / r.Report.Seconds
 	r.BytesPerSecond = float64(r.Report.Bytes) / r.Report.Seconds
 	r.ServerCPU = part(before.server, after.server)
-	r.LoadCPU = part(before.load, after.load)
+	r.LoadCPU = part(before.load, after.load) + r.Report.ChildCPU/r.Report.Seconds
 	r.ServerCore = 1 - part(before.serverCore, after.serverCore)
 	r.LoadCore = 1 - part(before.loadCore, after.loadCore)
 	if r.RequestsPerSecond > 0 {

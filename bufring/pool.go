@@ -242,10 +242,18 @@ func (l Lease) Valid() bool { return l.p != nil }
 // Slice returns the same lease seen through bytes i to j. It replaces l.
 func (l Lease) Slice(i, j int) Lease {
 	if i < 0 || i > j || j > l.Len() {
-		panic(fmt.Sprintf("bufring: slice [%d:%d] of a lease of %d bytes", i, j, l.Len()))
+		badSlice(i, j, l.Len())
 	}
 	l.from, l.to = l.from+uint32(i), l.from+uint32(j)
 	return l
+}
+
+// badSlice is by itself, so that what it takes to say so is not on the stack of all who
+// slice.
+//
+//go:noinline
+func badSlice(i, j, n int) {
+	panic(fmt.Sprintf("bufring: slice [%d:%d] of a lease of %d bytes", i, j, n))
 }
 
 // Append copies what it can of b into the rest of the buffer, behind the leased

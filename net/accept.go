@@ -17,8 +17,9 @@ type listener struct {
 	addr       Addr
 	armed      bool // an accept, or with Options.MaxConns a poll
 	cancelling bool
-	ready      bool // polled: there may be connections
-	dealt      bool // its connections are for all loops
+	ready      bool      // polled: there may be connections
+	dealt      bool      // its connections are for all loops
+	h          *handlers // of its connections; nil: the loop's
 
 	file *socketFile // of a Unix listener, to be removed when it is closed
 }
@@ -132,7 +133,7 @@ func (l *loop) resumeAccept(now int64) {
 // open starts a connection on a descriptor, which it owns.
 func (l *loop) open(a arrival) {
 	fd, isUnix := a.fd, a.isUnix
-	c := &Conn{l: l, fd: fd, h: l.h, accepted: true}
+	c := &Conn{l: l, fd: fd, h: a.h, accepted: true}
 	// Now, since a connection that was reset no longer knows its peer, and that
 	// is when people want to read it. An error: it has been reset already.
 	if isUnix {
@@ -142,6 +143,7 @@ func (l *loop) open(a arrival) {
 		c.remote = TCPAddr(peer)
 	}
 	l.stats.Accepted++
+	l.layOver(c, nil)
 	l.begin(c)
 }
 

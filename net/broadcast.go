@@ -43,6 +43,9 @@ func (l *loop) fanOut(f *fanout, n int) int {
 }
 
 func (l *loop) deliverMessage(c *Conn, m Message) {
+	if c.greets() {
+		return // nobody knows of it yet
+	}
 	if l.mayPost(c, m.Len()) {
 		l.sendHeap(c, m.b)
 	}

@@ -126,7 +126,7 @@ func (l *loop) receive(c *Conn) {
 			l.fail(c, "read", errno)
 		case n == 0:
 			l.put(lease)
-			l.onEOF(c)
+			l.onEnd(c)
 		default:
 			if n < lease.Len() && c.state&hungUp == 0 && !c.remote.isUnix() {
 				// TCP gave less than there was room for: the socket is empty, and

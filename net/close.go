@@ -43,6 +43,9 @@ func (l *loop) settle(c *Conn) {
 			l.offerKept(c)
 			l.mark(c) // for what the handler did
 		}
+		if c.state&layered != 0 {
+			l.unwrapKept(c)
+		}
 	}
 	if c.state&(eofPending|paused|offerPending) == eofPending {
 		c.state &^= eofPending
@@ -84,11 +87,16 @@ func (l *loop) read(c *Conn) {
 
 // end takes a connection through its last steps.
 func (l *loop) end(c *Conn) {
+	if c.parts() {
+		l.part(c)
+		return
+	}
+	if c.out.head == nil && c.state&(sendArmed|layered|dead) == layered && l.sayEnd(c) {
+		l.startSend(c)
+		return
+	}
 	if c.out.head == nil && c.state&sendArmed == 0 {
-		if c.state&(writeEnding|writeEnded) == writeEnding {
-			c.state = c.state&^writeEnding | writeEnded
-			_ = l.r.Shutdown(int(c.fd), unix.SHUT_WR) // ENOTCONN: the peer has gone, which a receive tells
-		}
+		l.endWrite(c)
 		if c.state&closing != 0 || c.state&(writeEnded|sawEOF) == writeEnded|sawEOF && c.stream == nil {
 			// Also when both directions have ended, but not if blocking code may have
 			// yet to read something.
@@ -127,6 +135,14 @@ func (l *loop) end(c *Conn) {
 	}
 	if c.cancels == 0 {
 		l.finish(c)
+	}
+}
+
+// endWrite ends our direction, if that is wanted. Nothing may be left to be sent.
+func (l *loop) endWrite(c *Conn) {
+	if c.state&(writeEnding|writeEnded) == writeEnding {
+		c.state = c.state&^writeEnding | writeEnded
+		_ = l.r.Shutdown(int(c.fd), unix.SHUT_WR) // ENOTCONN: the peer has gone, which a receive tells
 	}
 }
 
@@ -174,8 +190,11 @@ func (l *loop) close(c *Conn, cause error) {
 	}
 	c.state |= closing
 	c.unref(refClosing)
-	c.keep(nil)
+	c.forget()
 	l.dropTimers(c)
+	if c.state&layered != 0 {
+		l.sayEnd(c)
+	}
 	if c.out.head != nil || c.seldom().notices > 0 {
 		l.lingers(c)
 	}
@@ -204,7 +223,7 @@ func (l *loop) abort(c *Conn, cause error) {
 	}
 	c.state |= closing | dead
 	c.unref(refClosing)
-	c.keep(nil)
+	c.forget()
 	l.dropTimers(c)
 	if c.stream != nil {
 		c.stream.end()
@@ -217,7 +236,7 @@ func (l *loop) finish(c *Conn) {
 	l.settleOwing() // before OnClose, the last that is heard of c
 	c.state |= finished
 	c.unref(refEnded)
-	c.keep(nil)
+	c.forget()
 	l.stats.Closed++
 	if c.cause == nil && c.state&sawEOF != 0 {
 		c.cause = io.EOF // the peer was first to end, and nothing else went wrong
@@ -232,7 +251,11 @@ func (l *loop) release(c *Conn) {
 	l.finishing = nil
 	l.dropTiming(c)
 	l.dropDirect(c)
-	_ = l.r.CloseFd(int(c.fd)) // no error of close(2) on a socket can be acted upon
+	if c.seldom().parting != nil {
+		l.pass(c)
+	} else {
+		_ = l.r.CloseFd(int(c.fd)) // no error of close(2) on a socket can be acted upon
+	}
 	l.table.remove(c)
 	c.context = nil
 	if c.seldom().anchor != nil {

@@ -40,13 +40,16 @@ type Conn struct {
 
 // rare is what few connections have.
 type rare struct {
-	anchor  *anchor // of its Refs; nil if there are none
-	kept    []byte  // received and not consumed; hasKept says that there is some
-	route   *route  // what zero copy is worth to its peer; nil: not known
-	pinned  uint32  // reads of files, and zero-copy sends whose memory is not free yet
-	notices uint32  // the latter
-	files   uint32  // transfers that wait
-	cutOff  bool    // what is not acknowledged is dropped
+	anchor  *anchor  // of its Refs; nil if there are none
+	kept    []byte   // received and not consumed; hasKept says that there is some
+	route   *route   // what zero copy is worth to its peer; nil: not known
+	pinned  uint32   // reads of files, and zero-copy sends whose memory is not free yet
+	notices uint32   // the latter
+	files   uint32   // transfers that wait
+	cutOff  bool     // what is not acknowledged is dropped
+	parting *parting // it is being handed over to std
+	sending bool     // on one of the loop's lists of those with a file to send
+	layer   *layer   // of a layered connection
 }
 
 var nothingRare rare
@@ -104,7 +107,7 @@ const (
 	hasKept      // bytes are kept
 	direct       // its socket is in the ring's table, see makeDirect
 	offerPending // kept bytes must be offered although nothing new came
-	isSending    // on one of the loop's lists of those with a file to send
+	layered      // a session stands between its socket and its handler, see layer
 	timed        // it has a timeout or a deadline: what moves is noted in timing
 )
 
@@ -192,6 +195,9 @@ func (c *Conn) CloseWrite() error {
 		return ErrClosed
 	}
 	c.state |= writeEnding
+	if c.state&layered != 0 {
+		c.l.sayEnd(c)
+	}
 	c.l.mark(c)
 	return nil
 }
@@ -209,7 +215,7 @@ func (c *Conn) PauseRead() {
 func (c *Conn) ResumeRead() {
 	if c.state&paused != 0 {
 		c.state &^= paused
-		if c.state&(hasKept|sawEOF) == hasKept && c.l.offering != c {
+		if c.state&(hasKept|layered) != 0 && c.state&sawEOF == 0 && c.l.offering != c {
 			c.state |= offerPending
 		}
 		c.l.readWanted(c)

@@ -4,6 +4,7 @@ package net
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -20,13 +21,17 @@ import (
 // Dialer says how a connection is to be made and what serves it. The zero value
 // will do where the server or client has a Handler.
 //
-// Each Dial has exactly one outcome: OnOpen of the Handler on success, OnError
-// otherwise. Both are called on the loop on which the connection lives, or would
+// Each Dial has exactly one outcome: OnOpen of the Handler on success (with [TLS] after
+// the handshake), OnError otherwise. Both are called on the loop on which the connection lives, or would
 // have lived, and never before Dial has returned.
 type Dialer struct {
 	// Handler serves the connection. Default: that of the connection, server or
 	// client that dials.
 	Handler Handler
+
+	// TLS, if it is not nil, secures the connection, as a Handler of [TLS] with this
+	// Config would.
+	TLS *tls.Config
 
 	// Context is what Conn.Context answers from OnOpen on.
 	Context any
@@ -80,6 +85,8 @@ type Dialing struct {
 	pause    time.Duration
 	expired  bool // the address that is being tried has had its time
 
+	host string // as it was dialled
+	conn *Conn  // dialSecures
 	fd   int
 	name []byte // the kernel's form of the address, in memory of the loop
 	stop context.CancelFunc
@@ -92,6 +99,7 @@ const (
 	dialWaits    dialPhase = iota // for the loop, for room, or for until
 	dialLooksUp                   // a name; a goroutine will post the answer
 	dialConnects                  // an entry is in flight
+	dialSecures                   // it has a connection, which has yet to agree upon a session
 	dialEnded
 )
 
@@ -124,6 +132,9 @@ func (g *Dialing) Cancel() { g.l.cancelDial(g, context.Canceled) }
 // dial begins a dial. It calls nothing back before it has returned, except at the
 // loop's end.
 func (l *loop) dial(addr string, d Dialer, h *handlers, done func(error)) *Dialing {
+	if d.TLS != nil {
+		h = h.over(d.TLS)
+	}
 	g := &Dialing{l: l, h: h, d: d, fd: -1, done: done}
 	l.dials.insert(g)
 	timeout := d.Timeout
@@ -135,9 +146,14 @@ func (l *loop) dial(addr string, d Dialer, h *handlers, done func(error)) *Diali
 	}
 	t, err := parseTarget(addr)
 	g.to = t.addrs
+	if g.host = t.host; g.host == "" && len(t.addrs) > 0 && !t.addrs[0].isUnix() {
+		g.host = t.addrs[0].ip.Addr().String()
+	}
 	switch {
 	case err != nil:
 		g.cause = err
+	case h.wrong != nil:
+		g.cause = h.wrong
 	case l.draining || l.stopped:
 		g.cause = ErrServerClosed
 	case t.host != "":
@@ -160,6 +176,10 @@ func (l *loop) cancelDial(g *Dialing, cause error) {
 		return
 	}
 	g.cause = cause
+	if g.phase == dialSecures {
+		l.abort(g.conn, cause) // and OnClose tells
+		return
+	}
 	if g.phase == dialLooksUp {
 		g.stop() // the goroutine posts its answer all the same
 		return
@@ -386,10 +406,23 @@ func (l *loop) connected(g *Dialing) {
 	c := &Conn{l: l, fd: int32(g.fd), h: g.h, remote: g.to[0], context: g.d.Context}
 	l.endDial(g)
 	l.stats.Dialled++
-	if g.done != nil {
+	if l.layOver(c, g); c.state&layered != 0 {
+		g.phase, g.conn = dialSecures, c
+	} else if g.done != nil {
 		defer g.done(nil) // also if OnOpen panics: it was called
 	}
 	l.begin(c)
+}
+
+// secured ends a dial whose connection has a session now, or could have none.
+func (g *Dialing) secured(err error) {
+	g.phase, g.conn = dialEnded, nil
+	if g.done != nil {
+		defer g.done(err)
+	}
+	if err != nil && g.d.OnError != nil {
+		g.l.call(&g.l.nobody, func() { g.d.OnError(err) })
+	}
 }
 
 // dialFailed ends a dial without one.

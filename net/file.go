@@ -18,7 +18,7 @@ import (
 // connections on any loops at the same time. Open a file once for many transfers
 // where you can: what is learned about it is kept. Safe for concurrent use.
 type File struct {
-	f  *os.File
+	f  openFile
 	fd int
 
 	mu     sync.Mutex
@@ -29,6 +29,13 @@ type File struct {
 
 	lent     bool // f is not closed with it
 	borrowed bool // for tests: fd is of another engine
+}
+
+// openFile is what a File needs of an *os.File.
+type openFile interface {
+	Stat() (fs.FileInfo, error)
+	Name() string
+	Close() error
 }
 
 // OpenFile opens a regular file for sending. The File must be closed.
@@ -134,16 +141,16 @@ func (f *File) free() error {
 // page tables of what is used, 2 MiB for each GiB.
 const mapMax = 1 << 30
 
-// mapping is the file mapped, as far as it went when it was first asked for; nil
+// mapping is the file mapped, as far as it goes when it is first asked for; nil
 // where that cannot be had or would not tell what is resident. On a loop that uses
 // the file.
-func (f *File) mapping(size int64) []byte {
+func (f *File) mapping() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.asked {
 		f.asked = true
-		if size > 0 && size <= mapMax {
-			pages, truthful, err := ring.MapFile(f.fd, int(size))
+		if size, err := f.Size(); err == nil && size > 0 {
+			pages, truthful, err := ring.MapFile(f.fd, int(min(size, mapMax)))
 			if err == nil && !truthful {
 				_ = ring.Unmap(pages)
 				pages = nil

@@ -88,10 +88,24 @@ type handlers struct {
 	shutdown ShutdownHandler
 	wake     WakeHandler
 	refused  RefusedHandler
-	blocking bool // its connections have Streams
+	blocking bool              // its connections have Streams
+	std      *HandOverListener // it is that
+	secure   securer           // nil: it is given what comes by the socket
+	wrong    error             // it cannot serve
 }
 
 func newHandlers(h Handler) *handlers {
+	if s, ok := h.(secured); ok {
+		h, sec := s.inner()
+		hs := newHandlers(h)
+		if hs.secure != nil {
+			hs.wrong = errNested
+		} else if h == nil {
+			hs.wrong = errNoHandler
+		}
+		hs.secure, hs.std = sec, nil // nothing is handed over before it is secured
+		return hs
+	}
 	hs := &handlers{Handler: h}
 	hs.eof, _ = h.(EOFHandler)
 	hs.writable, _ = h.(WritableHandler)
@@ -99,5 +113,6 @@ func newHandlers(h Handler) *handlers {
 	hs.wake, _ = h.(WakeHandler)
 	hs.refused, _ = h.(RefusedHandler)
 	_, hs.blocking = h.(interface{ servesStreams() })
+	hs.std, _ = h.(*HandOverListener)
 	return hs
 }

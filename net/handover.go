@@ -110,8 +110,8 @@ func (l *loop) retire() {
 
 // takeLeave tells the handler of a connection that the server is to end.
 func (l *loop) takeLeave(c *Conn) {
-	if l.h.shutdown != nil && c.state&(closing|dead|finished) == 0 {
-		l.guard(func() { l.call(c, func() { l.h.shutdown.OnShutdown(c) }) })
+	if c.h.shutdown != nil && c.state&(closing|dead|finished) == 0 {
+		l.guard(func() { l.call(c, func() { c.h.shutdown.OnShutdown(c) }) })
 	}
 }
 
@@ -174,7 +174,7 @@ func byAddress(given []*inherited) (groups []listenAddr) {
 		if !ok {
 			i = len(groups)
 			at[g.addr] = i
-			groups = append(groups, listenAddr{})
+			groups = append(groups, listenAddr{h: g.h})
 		}
 		groups[i].given = append(groups[i].given, g)
 	}

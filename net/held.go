@@ -58,13 +58,21 @@ func (l *loop) unload() {
 	}
 }
 
+// keeps is how many bytes of input are kept for c.
+func (c *Conn) keeps() int {
+	if c.state&layered != 0 {
+		return len(c.rare.kept) + c.rare.layer.held
+	}
+	return len(c.seldom().kept)
+}
+
 // checkInput takes the second step: it ends the connections that keep most, while
 // all together keep too much.
 func (l *loop) checkInput() {
 	for l.heldInput > l.o.MaxLoopBytes/2 {
 		var most *Conn
 		l.table.each(func(c *Conn) {
-			if c.state&hasKept != 0 && (most == nil || len(c.rare.kept) > len(most.rare.kept)) {
+			if kept := c.keeps(); kept > 0 && !c.parts() && (most == nil || kept > most.keeps()) {
 				most = c
 			}
 		})

@@ -20,6 +20,7 @@ type inherited struct {
 	fd   int    // ours; -1 when a loop has it
 	name string // for messages
 	addr Addr
+	h    *handlers // of its connections; nil: the server's
 
 	passed *passed // by systemd, or nil
 	origin int     // descriptor that is closed when the server has started; -1: none

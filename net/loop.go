@@ -117,6 +117,7 @@ type loop struct {
 	acceptComplainAt int64 // when a shortage may be told of again
 
 	starvedComplainAt int64 // the same for receive buffers
+	refusedComplainAt int64 // and for hand-overs that nobody takes
 
 	acceptAt    int64
 	acceptPause time.Duration

@@ -136,9 +136,7 @@ func (l *loop) mayPost(c *Conn, n int) bool {
 // sendHeap queues memory of the Go heap that nobody will change any more. The
 // segment keeps it reachable for as long as the kernel may read it.
 func (l *loop) sendHeap(c *Conn, b []byte) {
-	l.mark(c)
-	l.enqueue(c, segment{mem: b})
-	l.checkHigh(c)
+	l.sendSegment(c, segment{mem: b})
 }
 
 // stray runs a function of the user's that belongs to no connection any more.

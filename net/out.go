@@ -25,16 +25,17 @@ type outQueue struct {
 // segment is one piece of output. It owns its lease, if mem lies in one; other
 // memory is kept reachable by mem itself.
 type segment struct {
-	next   *segment
-	mem    []byte        // what of it is still to be sent
-	lease  bufring.Lease // whose bytes mem is; the zero lease: of somebody else
-	owner  owner         // who is told when the memory is no longer needed
-	file   *transfer     // it is a range of a file, and mem what was read of it
-	copied bool          // the buffer is ours alone: a later Write may add to it
-	sealed bool          // part of a send in flight
-	waited bool          // a fiber waits for its memory, which must not depend on the peer: no zero copy
-	gone   bool          // off the queue, and kept only for pins
-	pins   int32         // zero-copy sends that have not told that they are done with mem
+	next    *segment
+	mem     []byte        // what of it is still to be sent
+	lease   bufring.Lease // whose bytes mem is; the zero lease: of somebody else
+	owner   owner         // who is told when the memory is no longer needed
+	file    *transfer     // it is a range of a file, and mem what was read of it
+	copied  bool          // the buffer is ours alone: a later Write may add to it
+	sealed  bool          // part of a send in flight
+	unready bool          // cannot go out as it is: it is a file's, or its connection's session has yet to have it
+	waited  bool          // a fiber waits for its memory, which must not depend on the peer: no zero copy
+	gone    bool          // off the queue, and kept only for pins
+	pins    int32         // zero-copy sends that have not told that they are done with mem
 }
 
 // owner is told that a segment's memory is no longer needed: err is nil when all
@@ -73,8 +74,17 @@ func (l *loop) settleOwing() {
 // costs far more than the call.
 const eagerBytes = 16 << 10
 
-// write queues a copy of b.
+// write sends a copy of b.
 func (l *loop) write(c *Conn, b []byte) {
+	if c.state&layered != 0 {
+		l.writeLayered(c, b)
+		return
+	}
+	l.writeRaw(c, b)
+}
+
+// writeRaw queues a copy of b.
+func (l *loop) writeRaw(c *Conn, b []byte) {
 	l.mark(c)
 	// A large piece with nothing before it goes straight from the caller's
 	// memory; only what the kernel did not take is copied.
@@ -97,11 +107,19 @@ func (l *loop) write(c *Conn, b []byte) {
 		b = b[n:]
 	}
 	for len(b) > 0 {
-		lease, n := l.copyBuffer(len(b)).Slice(0, 0).Append(b)
-		l.enqueue(c, segment{mem: lease.Bytes(), lease: lease, copied: true})
-		b = b[n:]
+		b = b[l.enqueueCopy(c, b):]
 	}
 	l.checkHigh(c)
+}
+
+// enqueueCopy queues a copy of b, or of the first part of it, and returns how much
+// that was.
+func (l *loop) enqueueCopy(c *Conn, b []byte) (n int) {
+	s := l.newSegment()
+	s.lease, n = l.copyBuffer(len(b)).Slice(0, 0).Append(b)
+	s.mem, s.copied = s.lease.Bytes(), true
+	l.link(c, s)
+	return n
 }
 
 // scarce reports that half of the receive buffers are out.
@@ -144,15 +162,25 @@ func (l *loop) send(c *Conn, lease bufring.Lease) {
 		lease.Release()
 		return
 	}
-	l.mark(c)
-	if c.state&(sendArmed|full) != 0 && l.group.Owns(lease) && l.scarce() {
+	if c.state&(sendArmed|full) != 0 && c.state&layered == 0 && l.group.Owns(lease) && l.scarce() {
 		// It has to wait, for as long as the peer likes: others must not wait
 		// with it for receive buffers.
-		l.write(c, lease.Bytes())
+		l.writeRaw(c, lease.Bytes())
 		l.put(lease)
 		return
 	}
-	l.enqueue(c, segment{mem: lease.Bytes(), lease: lease})
+	l.sendSegment(c, segment{mem: lease.Bytes(), lease: lease})
+}
+
+// sendSegment sends memory, and lets go of it afterwards.
+func (l *loop) sendSegment(c *Conn, s segment) {
+	if c.seals() {
+		l.seal(c, s.mem)
+		l.letGo(c, &s, nil)
+		return
+	}
+	l.mark(c)
+	l.enqueueUnsealed(c, s)
 	l.checkHigh(c)
 }
 
@@ -165,13 +193,23 @@ func (s *segment) append(b []byte) (n int) {
 
 // enqueue puts a segment at the end of c's output.
 func (l *loop) enqueue(c *Conn, what segment) {
+	s := l.newSegment()
+	*s = what
+	l.link(c, s)
+}
+
+// newSegment is an empty one.
+func (l *loop) newSegment() *segment {
 	s := l.freeSegments
 	if s == nil {
-		s = new(segment)
-	} else {
-		l.freeSegments = s.next
+		return new(segment)
 	}
-	*s = what
+	l.freeSegments, s.next = s.next, nil
+	return s
+}
+
+// link puts s at the end of c's output.
+func (l *loop) link(c *Conn, s *segment) {
 	if c.out.tail == nil {
 		c.out.head = s
 		l.outputMoves(c)
@@ -205,14 +243,22 @@ func (l *loop) dequeue(c *Conn, err error) {
 }
 
 func (l *loop) freeSegment(c *Conn, s *segment, err error) {
+	l.letGo(c, s, err)
+	*s = segment{next: l.freeSegments}
+	l.freeSegments = s
+}
+
+// letGo gives the memory of a segment back.
+func (l *loop) letGo(c *Conn, s *segment, err error) {
+	if s.unready && c.state&layered != 0 {
+		c.rare.layer.unsealed--
+	}
 	l.put(s.lease)
 	if s.owner != nil {
 		s.owner.released(l, c, err)
 	} else if s.file != nil {
 		s.file.released(l, c, err)
 	}
-	*s = segment{next: l.freeSegments}
-	l.freeSegments = s
 }
 
 // put gives a lease back on the loop's goroutine.
@@ -265,8 +311,7 @@ func (l *loop) startSend(c *Conn) {
 	if c.out.head == nil || c.state&(sendArmed|full|dead) != 0 {
 		return
 	}
-	if c.out.head.file != nil {
-		l.sendFileLater(c)
+	if c.out.head.unready && !l.makeReady(c) {
 		return
 	}
 	if c.out.bytes >= l.zeroCopyFrom && l.sendZeroCopy(c) {
@@ -293,7 +338,7 @@ func (l *loop) startSend(c *Conn) {
 		l.queuedBytes += len(s.mem)
 	} else {
 		m := l.message()
-		for ; s != nil && s.file == nil && m.Append(s.mem); s = s.next {
+		for ; s != nil && !s.unready && m.Append(s.mem); s = s.next {
 			s.sealed = true
 			l.queuedBytes += len(s.mem)
 		}
@@ -309,6 +354,22 @@ func (l *loop) startSend(c *Conn) {
 	c.state |= sendArmed
 	l.inFlight++
 	l.queuedSends++
+}
+
+// makeReady sees to what is at the head of c's output and cannot go out as it is. It
+// reports whether something can go out now.
+func (l *loop) makeReady(c *Conn) bool {
+	for s := c.out.head; s != nil && s.unready; s = c.out.head {
+		if s.file != nil {
+			l.sendFileLater(c)
+			return false
+		}
+		l.sealAhead(c)
+		if c.state&(full|dead) != 0 {
+			return false
+		}
+	}
+	return c.out.head != nil
 }
 
 // before is a flag of a send that is followed by s: the file that an answer's head
@@ -395,11 +456,10 @@ func (l *loop) onRoom(c *Conn, cqe *ring.Completion) {
 // sendDirect sends what the kernel takes at once, and waits for room for the rest.
 func (l *loop) sendDirect(c *Conn) {
 	for c.out.head != nil {
-		s := c.out.head
-		if s.file != nil {
-			l.sendFileLater(c)
+		if c.out.head.unready && !l.makeReady(c) {
 			return
 		}
+		s := c.out.head
 		want := len(s.mem)
 		var n int
 		var errno syscall.Errno
@@ -407,7 +467,7 @@ func (l *loop) sendDirect(c *Conn) {
 			n, errno = l.r.Send(int(c.fd), s.mem, 0)
 		} else {
 			m := l.message()
-			for want = 0; s != nil && s.file == nil && m.Append(s.mem); s = s.next {
+			for want = 0; s != nil && !s.unready && m.Append(s.mem); s = s.next {
 				want += len(s.mem)
 			}
 			n, errno = l.r.SendMessage(int(c.fd), m, before(s))
@@ -535,8 +595,8 @@ func (l *loop) checkLow(c *Conn) {
 // dropOutput gives back what will not be sent. While a send is in flight the
 // kernel may read from it.
 func (l *loop) dropOutput(c *Conn) {
-	if s := c.out.head; c.state&sendArmed != 0 || s != nil && s.file != nil && s.file.reading {
-		return
+	if rare := c.seldom(); c.state&sendArmed != 0 || rare.pinned > rare.notices {
+		return // the second: it reads into the chunk of a file
 	}
 	err := c.cause
 	if err == nil {

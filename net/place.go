@@ -71,6 +71,7 @@ func newTeam(o *Options, loops []*loop) *team {
 type arrival struct {
 	fd     int32
 	isUnix bool
+	h      *handlers
 }
 
 // inbox brings descriptors of accepted connections from the loop that accepted them
@@ -174,7 +175,14 @@ func (c *team) count(l *loop, n int64) {
 
 // bring has an accepted connection served on the loop that it is for. It owns fd.
 func (l *loop) bring(ln *listener, fd int32) {
-	a := arrival{fd, ln.addr.isUnix()}
+	a := arrival{fd, ln.addr.isUnix(), ln.h}
+	if a.h == nil {
+		a.h = l.h
+	}
+	if a.h.std != nil {
+		l.passAccepted(a) // which any loop can do
+		return
+	}
 	if ln.dealt && len(l.team.loops) > 1 {
 		l.team.deal(l, a)
 		return
@@ -237,7 +245,12 @@ func (l *loop) left() {
 		return
 	}
 	l.team.count(l, -1)
-	if l.team.limit != nil {
+	l.giveBack()
+}
+
+// giveBack gives back the place that an accepted connection has had of MaxConns.
+func (l *loop) giveBack() {
+	if l.limited() {
 		l.team.limit.give()
 	}
 }

@@ -53,12 +53,15 @@ func (l *loop) onRecv(c *Conn, cqe *ring.Completion) {
 			l.weigh(c, int(cqe.Res), cqe.NonEmpty())
 			l.deliver(c, lease)
 		} else {
+			if cqe.Res > 0 && c.parts() {
+				l.keepMore(c, lease.Bytes())
+			}
 			l.group.Put(lease)
 		}
 	}
 	switch {
 	case cqe.Res == 0:
-		l.onEOF(c)
+		l.onEnd(c)
 	case cqe.Res < 0:
 		switch errno := syscall.Errno(-cqe.Res); errno {
 		case unix.ENOBUFS:
@@ -70,7 +73,7 @@ func (l *loop) onRecv(c *Conn, cqe *ring.Completion) {
 		case unix.ECANCELED, unix.EINTR, unix.EAGAIN:
 			// Ours, or nothing: settle arms it again if it is still wanted.
 		default:
-			if c.state&dead == 0 {
+			if c.state&dead == 0 && !l.tellLater(c, errno) {
 				l.fail(c, "read", errno)
 			}
 		}
@@ -92,7 +95,11 @@ func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 	if c.state&timed != 0 {
 		c.timing.readAt = l.now
 	}
-	if c.state&(hasKept|paused) != 0 {
+	if c.state&(hasKept|paused|layered) != 0 {
+		if c.state&layered != 0 {
+			l.unwrap(c, lease)
+			return
+		}
 		c.keep(append(c.seldom().kept, lease.Bytes()...))
 		l.put(lease)
 		if c.state&paused == 0 {
@@ -102,6 +109,11 @@ func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 		}
 		return
 	}
+	l.lend(c, lease)
+}
+
+// lend lends bytes to the handler, in front of which none are kept. It owns the lease.
+func (l *loop) lend(c *Conn, lease bufring.Lease) {
 	l.lent, l.lentTo = lease, c
 	b := lease.Bytes()
 	n := l.onData(c, b)
@@ -110,7 +122,7 @@ func (l *loop) deliver(c *Conn, lease bufring.Lease) {
 	}
 	l.lentTo = nil
 	if uint(n) < uint(len(b)) {
-		if c.state&(closing|dead) == 0 {
+		if c.state&(closing|dead) == 0 || c.parts() {
 			c.keep(append([]byte(nil), b[n:]...))
 			l.checkKept(c)
 		}
@@ -135,6 +147,14 @@ func (c *Conn) keep(b []byte) {
 	c.state |= hasKept
 }
 
+// forget drops what was received and not consumed.
+func (c *Conn) forget() {
+	c.keep(nil)
+	if c.state&layered != 0 {
+		c.rare.layer.forget()
+	}
+}
+
 // offerKept offers everything that the handler has not consumed, in one piece.
 func (l *loop) offerKept(c *Conn) {
 	b := c.rare.kept
@@ -145,7 +165,7 @@ func (l *loop) offerKept(c *Conn) {
 	}
 	l.lentTo = nil
 	switch {
-	case c.state&(closing|dead) != 0:
+	case c.state&(closing|dead) != 0 && !c.parts():
 		// Nobody will want the rest; close has dropped it.
 	case uint(n) <= uint(len(b)):
 		c.keep(b[n:])
@@ -164,6 +184,9 @@ func (l *loop) onData(c *Conn, b []byte) int {
 }
 
 func (l *loop) checkKept(c *Conn) {
+	if c.parts() {
+		return // no more will come, and all of it leaves the loop
+	}
 	if len(c.seldom().kept) > l.o.MaxUnconsumed {
 		l.abort(c, ErrUnconsumed)
 	}
@@ -180,20 +203,33 @@ func (l *loop) detach(c *Conn) (bufring.Lease, error) {
 		return bufring.Lease{}, ErrNoData
 	}
 	l.lentTo = nil
-	lease := l.lent
-	if !lease.Valid() {
-		lease = bufring.Wrap(c.rare.kept)
-		c.keep(nil)
-		return lease, nil
+	if !l.lent.Valid() {
+		return l.detachKept(c), nil
 	}
-	l.group.Charge(lease, &c.held)
+	l.group.Charge(l.lent, &c.held)
 	if int(c.held) > l.share && c.state&overShare == 0 {
 		c.state |= overShare
 		l.capped = append(l.capped, c)
 		c.state |= isCapped
 		l.mark(c)
 	}
-	return lease, nil
+	return l.lent, nil
+}
+
+// detachKept is detach for bytes that were kept.
+func (l *loop) detachKept(c *Conn) bufring.Lease {
+	lease := bufring.Wrap(c.rare.kept)
+	c.keep(nil)
+	return lease
+}
+
+// onEnd learns that nothing more will come by c's socket.
+func (l *loop) onEnd(c *Conn) {
+	if c.state&layered != 0 {
+		l.unwrapEnd(c)
+		return
+	}
+	l.onEOF(c)
 }
 
 // onEOF learns that the peer has ended its direction.

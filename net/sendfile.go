@@ -134,11 +134,11 @@ func (l *loop) sendFile(c *Conn, f *File, off, n int64, done func(error)) error 
 		}
 		return nil
 	}
-	if n <= eagerBytes && l.sendSmallFile(c, f, off, int(n), done) {
+	if n <= eagerBytes && c.state&layered == 0 && l.sendSmallFile(c, f, off, int(n), done) {
 		f.drop()
 		return nil
 	}
-	l.enqueue(c, segment{file: &transfer{file: f, off: off, end: off + n, done: done}})
+	l.enqueueUnsealed(c, segment{file: &transfer{file: f, off: off, end: off + n, done: done}, unready: true})
 	c.rarely().files++
 	l.checkHigh(c)
 	return nil
@@ -174,8 +174,8 @@ func (f *File) name() string {
 // sendFileLater has the loop send from the file at the head of c's output in this
 // turn's share for files, or a later one's.
 func (l *loop) sendFileLater(c *Conn) {
-	if c.state&isSending == 0 {
-		c.state |= isSending
+	if !c.rarely().sending {
+		c.rare.sending = true
 		l.sending = append(l.sending, c)
 	}
 }
@@ -193,7 +193,7 @@ func (l *loop) sendFiles() {
 	for budget := l.piece; budget > 0 && len(l.sending) > 0; {
 		c := l.sending[0]
 		l.sending = append(l.sending[:0], l.sending[1:]...)
-		c.state &^= isSending
+		c.rare.sending = false
 		l.guard(func() { budget -= l.sendPiece(c) })
 	}
 	if len(l.chunkless) > 0 && l.chunks.Free() > 0 {
@@ -212,6 +212,9 @@ func (l *loop) sendPiece(c *Conn) int {
 	if t.off == t.end {
 		l.endTransfer(c)
 		return 0
+	}
+	if c.state&layered != 0 {
+		return l.sealPiece(c, s)
 	}
 	var n, want int
 	var errno syscall.Errno
@@ -308,7 +311,7 @@ func (l *loop) pages(s *segment) []byte {
 	if len(s.mem) > 0 {
 		return nil
 	}
-	all := t.file.mapping(t.end)
+	all := t.file.mapping()
 	end := min(t.end, t.off+int64(l.piece), int64(len(all)))
 	if !t.spliced {
 		if t.end > mappedSendMax {
@@ -358,7 +361,7 @@ func (l *loop) fill(c *Conn, s *segment) bool {
 	if !t.lease.Valid() {
 		lease, err := l.chunks.Lease()
 		if err != nil {
-			c.state |= isSending
+			c.rarely().sending = true
 			l.chunkless = append(l.chunkless, c)
 			return false
 		}
@@ -404,6 +407,9 @@ func (l *loop) onRead(c *Conn, cqe *ring.Completion) {
 	l.inFlight--
 	c.rare.pinned--
 	s := c.out.head
+	for s.file == nil {
+		s = s.next // the session has had something to say meanwhile
+	}
 	t := s.file
 	t.reading = false
 	switch errno := syscall.Errno(max(0, -cqe.Res)); {

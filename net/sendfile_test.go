@@ -100,6 +100,31 @@ func TestSendFileIsByteExact(t *testing.T) {
 	}, "default", "poisoned", "epoll", "no features", "queues of 1 and 2", "one large buffer", "low water marks")
 }
 
+// It was once mapped only as far as the first transfer went.
+func TestFileIsMappedAsAWholeWhateverIsSentFirst(t *testing.T) {
+	const first, size = 40_000, 1 << 20
+	content := payload(31, size)
+	f, _ := fileOf(t, content)
+	srv := serve(t, Options{Loops: 1}, script{data: func(c *Conn, b []byte) int {
+		for range b {
+			if err := c.SendFile(f, 0, first, nil); err != nil {
+				t.Errorf("SendFile: %v", err)
+			}
+			if err := c.SendFile(f, first, -1, nil); err != nil {
+				t.Errorf("SendFile: %v", err)
+			}
+		}
+		return len(b)
+	}})
+	c := srv.dial()
+	defer c.Close()
+	write(t, c, []byte{1})
+	wantRead(t, c, content)
+	if n := srv.Stats().FileBytesMapped; n < size/2 {
+		t.Errorf("%d of %d bytes were sent from the file's mapping", n, size)
+	}
+}
+
 // Many transfers of the same file at once, on two buffers, to peers of which some
 // do not read for a while.
 func TestManyFilesOnFewBuffers(t *testing.T) {

@@ -25,8 +25,14 @@ import (
 // Set its fields before it is started and leave them alone afterwards. A Server
 // serves once. Its methods are safe for concurrent use.
 type Server struct {
-	// Handler serves the connections. Required with addresses to accept them on.
+	// Handler serves the connections. Required with addresses to accept them on, unless
+	// Handlers has one for each.
 	Handler Handler
+
+	// Handlers serve the connections of single addresses, in place of Handler. Its keys
+	// are addresses as they are given to Start. With a [HandOverListener] as handler the
+	// connections of an address go to std as they are accepted: no loop ever has them.
+	Handlers map[string]Handler
 
 	// Packets serves the datagrams. Required with addresses that begin with "udp:".
 	Packets PacketHandler
@@ -105,18 +111,55 @@ func (s *Server) Start(addrs ...string) error { return s.serve(addrs, nil) }
 func (s *Server) StartListeners(listeners ...syscall.Conn) error { return s.serve(nil, listeners) }
 
 func (s *Server) serve(addrs []string, listeners []syscall.Conn) error {
-	streams := slices.ContainsFunc(addrs, func(a string) bool { return !strings.HasPrefix(a, udpPrefix) })
+	streams := slices.ContainsFunc(addrs, func(a string) bool { return !strings.HasPrefix(a, udpPrefix) && s.Handlers[a] == nil })
 	packets := slices.ContainsFunc(addrs, func(a string) bool { return strings.HasPrefix(a, udpPrefix) })
-	if s.Handler == nil && (streams || !packets || listeners != nil) {
+	if s.Handler == nil && (streams || !packets && len(s.Handlers) == 0 || listeners != nil) {
 		return errors.New("ringnet: Server.Handler is nil: set what serves the connections")
 	}
 	if s.Packets == nil && packets {
 		return errors.New("ringnet: Server.Packets is nil: set what serves the datagrams")
 	}
+	if err := s.checkHandlers(addrs); err != nil {
+		return err
+	}
 	if len(addrs)+len(listeners) == 0 {
 		return errors.New("ringnet: no address to listen on: give one such as \"127.0.0.1:9000\"")
 	}
 	return s.start(addrs, listeners)
+}
+
+// checkHandlers looks at what is to serve the addresses.
+func (s *Server) checkHandlers(addrs []string) error {
+	if err := checkHandler(s.Handler); err != nil {
+		return err
+	}
+	for a, h := range s.Handlers {
+		if !slices.Contains(addrs, a) || strings.HasPrefix(a, udpPrefix) {
+			return fmt.Errorf("ringnet: Server.Handlers has one for %q, which is no address of connections that the server is started with: give that to Start as well, spelt alike", a)
+		}
+		if h == nil {
+			return fmt.Errorf("ringnet: Server.Handlers has nil for %q: set what serves its connections", a)
+		}
+		if err := checkHandler(h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkHandler asks a handler of this package whether it is set up well.
+func checkHandler(h Handler) error {
+	if h, ok := h.(interface{ check() error }); ok {
+		return h.check()
+	}
+	return nil
+}
+
+// tellServes tells a handler of this package which address it serves.
+func tellServes(h Handler, addr Addr) {
+	if h, ok := h.(interface{ serves(Addr) }); ok {
+		h.serves(addr)
+	}
 }
 
 // start is Start, and also what a Client does, which has no addresses.
@@ -149,6 +192,10 @@ func (s *Server) start(addrs []string, listeners []syscall.Conn) (err error) {
 	}
 	var packets []packetAddr
 	for _, a := range addrs {
+		var h *handlers // of this address alone
+		if s.Handlers[a] != nil {
+			h = newHandlers(s.Handlers[a])
+		}
 		if rest, ok := strings.CutPrefix(a, udpPrefix); ok {
 			r, err := resolvePacket(rest)
 			if err != nil {
@@ -158,8 +205,12 @@ func (s *Server) start(addrs []string, listeners []syscall.Conn) (err error) {
 			continue
 		}
 		if isInherited(a) {
+			known := len(given.all)
 			if err := given.address(a); err != nil {
 				return err
+			}
+			for _, g := range given.all[known:] {
+				g.h = h
 			}
 			continue
 		}
@@ -167,6 +218,7 @@ func (s *Server) start(addrs []string, listeners []syscall.Conn) (err error) {
 		if err != nil {
 			return err
 		}
+		r.h = h
 		resolved = append(resolved, r)
 	}
 	resolved = append(resolved, byAddress(given.all)...)
@@ -217,6 +269,13 @@ func (s *Server) start(addrs []string, listeners []syscall.Conn) (err error) {
 			return err
 		}
 		bound = append(bound, b)
+		for _, l := range loops {
+			for i := range l.listeners {
+				if ln := &l.listeners[i]; ln.h == nil && ln.addr == b {
+					ln.h = a.h
+				}
+			}
+		}
 	}
 	var packetsBound []netip.AddrPort
 	for _, a := range packets {
@@ -225,6 +284,13 @@ func (s *Server) start(addrs []string, listeners []syscall.Conn) (err error) {
 			return err
 		}
 		packetsBound = append(packetsBound, b)
+	}
+	for i, a := range resolved {
+		if a.h != nil {
+			tellServes(a.h.Handler, bound[i])
+		} else if hs != nil {
+			tellServes(s.Handler, bound[i])
+		}
 	}
 	info := describe(loops[0].r)
 	dog := newWatchdog(loops, &o)
@@ -269,6 +335,7 @@ type listenAddr struct {
 	v6only bool
 	path   string       // of a Unix socket, and nothing else then
 	given  []*inherited // sockets that listen there already
+	h      *handlers    // of its connections; nil: the server's
 }
 
 // resolve reads an address as std's net does.

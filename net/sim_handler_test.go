@@ -147,6 +147,7 @@ type simConn struct {
 	cause             error
 	causeAt           time.Duration
 	lim               simLimits
+	part              *simParting // nil: it is not handed over
 
 	owed  int // calls of done that have to come
 	dones int
@@ -275,6 +276,7 @@ func (h simHandler) OnOpen(c *Conn) {
 		w.e.Note("connection %d: %+v", k.n, k.do)
 	}
 	c.SetContext(k)
+	w.std.draw(k)
 	k.write(k.do.greeting)
 	if k.do.way == simStream {
 		k.pump()
@@ -322,7 +324,7 @@ func (h simHandler) OnData(c *Conn, b []byte) int {
 	k.meddle()
 	if m := k.misconsume; m != 0 && !detaches {
 		k.misconsume = 0
-		if !k.closing {
+		if !k.closing || k.part != nil && k.part.asked {
 			k.closing, k.aborted = true, true
 		}
 		if m < 0 {
@@ -714,6 +716,7 @@ func (k *simConn) closeWrite() {
 
 // actIf does what the conduct has for this callback.
 func (k *simConn) actIf(in simCallback) {
+	k.w.std.act(k, in)
 	if k.do.dials == in {
 		k.do.dials = simCallbacks
 		k.w.dialFrom(k)
@@ -879,6 +882,10 @@ func (k *simConn) judgeCause() {
 		if !k.closing && !k.writeEnded {
 			k.w.e.Violate("connection %d ends without a cause", k.n)
 		}
+	case errors.Is(err, ErrHandedOver):
+		if k.part == nil || !k.part.asked {
+			k.w.e.Violate("connection %d was not to be handed over", k.n)
+		}
 	case errors.Is(err, io.EOF):
 		if !k.aborted {
 			k.checkWhole("the end")
@@ -945,6 +952,8 @@ func (k *simConn) whole() bool {
 	switch {
 	case k.aborted:
 		return false
+	case errors.Is(k.cause, ErrHandedOver):
+		return k.part.whole
 	case k.cause == nil, errors.Is(k.cause, io.EOF):
 		return true
 	case errors.Is(k.cause, ErrServerClosed):

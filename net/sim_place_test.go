@@ -105,7 +105,7 @@ func (s *simTeam) connected() {
 			return
 		}
 		s.c.count(s.w.l, 1)
-		if s.w.l.in.put(arrival{fd: int32(fd)}) {
+		if s.w.l.in.put(arrival{fd: int32(fd), h: s.w.l.h}) {
 			s.w.l.mail.rouse()
 			return
 		}

@@ -45,6 +45,7 @@ type world struct {
 	clocks    simClocks
 
 	packets *simPackets // nil: no UDP
+	std     *simStd     // nil: nothing is handed over
 }
 
 // simOutcome is what became of a world.
@@ -125,6 +126,7 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 	}
 	w.e = sim.New(kernel)
 	w.e.OnConnect = w.answer
+	drawStd(w)
 	o.over = func(_ int, c ring.Config) (*ring.Ring, error) { return ring.Over(w.e, ring.Sim, have, c), nil }
 	if w.e.Tracing() {
 		w.e.Note("seed %d: faults %v", seed, kernel.Faults)
@@ -351,6 +353,7 @@ func (w *world) judge() {
 	for _, s := range w.dials {
 		s.judge()
 	}
+	w.std.judge()
 }
 
 // report is what a failed world prints.

@@ -103,10 +103,7 @@ func (c *Conn) SendStatic(s *Static, off, n int) error {
 		s.released(c.l, c, nil)
 		return err
 	}
-	l := c.l
-	l.mark(c)
-	l.enqueue(c, segment{mem: s.mem[off : off+n : off+n], owner: s})
-	l.checkHigh(c)
+	c.l.sendSegment(c, segment{mem: s.mem[off : off+n : off+n], owner: s})
 	return nil
 }
 

@@ -15,7 +15,7 @@ type Stats struct {
 
 	Connections uint64 // open now
 	Accepted    uint64
-	Closed      uint64 // OnClose was called
+	Closed      uint64 // OnClose was called, or they were handed over as they were accepted
 	Dialled     uint64 // connections made by Dial
 	DialErrors  uint64 // those that did not come about
 	Dialling    int    // those that are being made, now
@@ -50,13 +50,20 @@ type Stats struct {
 	FileBytesMapped uint64 // sent from a file's mapping; what is left went by sendfile(2)
 	ColdReads       uint64 // reads that waited for a disk
 
+	TLSHandshakes      uint64 // that have succeeded
+	TLSHandshakeErrors uint64 // connections that ended before theirs had; OnOpen was never called
+
 	Flushes      uint64 // submissions in the middle of a batch
 	AcceptErrors uint64
 	AtLimit      uint64 // times a loop found MaxConns reached, with connections waiting
 	Dealt        uint64 // connections that a loop accepted for another one
 	Dropped      uint64 // accepted connections closed unopened, by a shutdown
-	Panics       uint64 // handlers, and functions of timers, that panicked
-	Stale        uint64 // completions for connections that had gone; should be 0
+
+	HandedOver    uint64 // of those closed: given to std, and open there
+	HandOversLost uint64 // of those closed: were to be given, and ended before or were taken by nobody
+
+	Panics uint64 // handlers, and functions of timers, that panicked
+	Stale  uint64 // completions for connections that had gone; should be 0
 
 	Sockets          uint64 // UDP sockets that are open now
 	SocketsOpened    uint64
@@ -164,7 +171,9 @@ func (s *Stats) add(o *Stats) {
 		{&s.PacketSends, o.PacketSends}, {&s.PacketWaits, o.PacketWaits}, {&s.PacketErrors, o.PacketErrors}, {&s.Segmented, o.Segmented},
 		{&s.Posts, o.Posts}, {&s.PostsDropped, o.PostsDropped}, {&s.Refused, o.Refused}, {&s.Wakeups, o.Wakeups},
 		{&s.Fibers, o.Fibers}, {&s.FibersStarted, o.FibersStarted}, {&s.Offloads, o.Offloads}, {&s.OffloadsDropped, o.OffloadsDropped},
+		{&s.TLSHandshakes, o.TLSHandshakes}, {&s.TLSHandshakeErrors, o.TLSHandshakeErrors},
 		{&s.Flushes, o.Flushes}, {&s.AcceptErrors, o.AcceptErrors}, {&s.Heavy, o.Heavy}, {&s.Evicted, o.Evicted},
+		{&s.HandedOver, o.HandedOver}, {&s.HandOversLost, o.HandOversLost},
 		{&s.AtLimit, o.AtLimit}, {&s.Dealt, o.Dealt}, {&s.Dropped, o.Dropped}, {&s.Panics, o.Panics}, {&s.Stale, o.Stale},
 		{&s.SpinsFound, o.SpinsFound}, {&s.SpinsMissed, o.SpinsMissed},
 		{&s.TimersFired, o.TimersFired}, {&s.Timeouts, o.Timeouts}, {&s.Turns, o.Turns}, {&s.Stalls, o.Stalls},

@@ -255,6 +255,9 @@ func (s *Stream) timeout(op string) error { return s.opError(op, os.ErrDeadlineE
 // closedError is what to answer when the connection has ended, or ends.
 func (s *Stream) closedError(op string) error {
 	cause := s.c.cause
+	if s.c.parts() {
+		return s.opError(op, closedBy{ErrHandedOver})
+	}
 	if cause == nil || cause == io.EOF || s.isClosed {
 		return s.opError(op, ErrClosed)
 	}

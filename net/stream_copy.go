@@ -6,17 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 )
 
 // WriteTo implements io.WriterTo, for io.Copy: it writes to w what comes, until the end
 // of the stream. To another Stream of the same loop, or this one, the bytes go in the
 // buffers that they came in, without a copy.
 func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
-	to, _ := w.(*Stream)
-	if to != nil && to.l != s.l {
-		return 0, s.opError("copy", fmt.Errorf("%w: the other Stream lives on loop %d, this one on loop %d: dial it on the same loop (Stream.Dial)", ErrOffLoop, to.l.index, s.l.index))
+	if to, ok := w.(*Stream); ok {
+		return s.forward(to)
 	}
+	return s.copyTo(w)
+}
+
+// copyTo is WriteTo anything else.
+func (s *Stream) copyTo(w io.Writer) (n int64, err error) {
 	for {
 		lease, err := s.Next()
 		if err == io.EOF {
@@ -26,13 +29,6 @@ func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
 			return n, err
 		}
 		m := lease.Len()
-		if to != nil {
-			if err := to.sendLease(lease); err != nil {
-				return n, err
-			}
-			n += int64(m)
-			continue
-		}
 		wrote, err := w.Write(lease.Bytes())
 		lease.Release()
 		n += int64(max(0, wrote))
@@ -45,6 +41,30 @@ func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
 	}
 }
 
+// forward is WriteTo another Stream.
+func (s *Stream) forward(to *Stream) (n int64, err error) {
+	if to.l != s.l {
+		return 0, s.otherLoop(to)
+	}
+	for {
+		lease, err := s.Next()
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		n += int64(lease.Len())
+		if err := to.sendLease(lease); err != nil {
+			return n - int64(lease.Len()), err
+		}
+	}
+}
+
+func (s *Stream) otherLoop(to *Stream) error {
+	return s.opError("copy", fmt.Errorf("%w: the other Stream lives on loop %d, this one on loop %d: dial it on the same loop (Stream.Dial)", ErrOffLoop, to.l.index, s.l.index))
+}
+
 // ReadFrom implements io.ReaderFrom, for io.Copy: it sends what r has. Of a regular file
 // (*os.File, also within an io.LimitedReader) it is sent as by [Conn.SendFile], from the
 // file's offset on, which it moves; it waits until the last byte was handed to the
@@ -54,12 +74,12 @@ func (s *Stream) ReadFrom(r io.Reader) (int64, error) {
 	switch r := r.(type) {
 	case *Stream:
 		return r.WriteTo(s)
-	case *os.File:
+	case osFile:
 		if n, handled, err := s.sendFrom(r, -1); handled {
 			return n, err
 		}
 	case *io.LimitedReader:
-		if f, ok := r.R.(*os.File); ok && r.N > 0 {
+		if f, ok := r.R.(osFile); ok && r.N > 0 {
 			n, handled, err := s.sendFrom(f, r.N)
 			if handled {
 				r.N -= n
@@ -70,9 +90,17 @@ func (s *Stream) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{s}, r)
 }
 
+// osFile is an *os.File, or what package os gives to ReadFrom in its stead: that has the
+// methods, but for WriteTo.
+type osFile interface {
+	openFile
+	io.Seeker
+	Fd() uintptr
+}
+
 // sendFrom sends what is in a file from its offset on, or as much of it as limit says.
 // It has not handled what is no regular file.
-func (s *Stream) sendFrom(f *os.File, limit int64) (n int64, handled bool, err error) {
+func (s *Stream) sendFrom(f osFile, limit int64) (n int64, handled bool, err error) {
 	if !s.here() || s.l.fiber == nil {
 		return 0, false, nil // the ordinary way says what is wrong
 	}

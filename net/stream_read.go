@@ -22,17 +22,8 @@ const (
 // Read reads what has come, and waits for something if there is nothing. Bytes that
 // come while a fiber waits here are copied once, from where the kernel has put them to p.
 func (s *Stream) Read(p []byte) (int, error) {
-	if !s.here() {
-		return 0, s.opError("read", ErrOffLoop)
-	}
-	if s.c.state&(closing|dead|finished) != 0 {
-		return 0, s.ended("read")
-	}
-	if d := s.deadlines; d != nil && s.l.passed(d.read) {
-		return 0, s.timeout("read")
-	}
-	if len(p) == 0 {
-		return 0, nil
+	if err := s.mayRead(); err != nil || len(p) == 0 {
+		return 0, err
 	}
 	if n := s.take(p); n > 0 {
 		return n, nil
@@ -52,27 +43,34 @@ func (s *Stream) Read(p []byte) (int, error) {
 // until then it is missing to all connections of the loop, and a Stream of which many
 // are out is not read from.
 func (s *Stream) Next() (bufring.Lease, error) {
-	if !s.here() {
-		return bufring.Lease{}, s.opError("read", ErrOffLoop)
+	if err := s.mayRead(); err != nil {
+		return bufring.Lease{}, err
 	}
-	if s.c.state&(closing|dead|finished) != 0 {
-		return bufring.Lease{}, s.ended("read")
-	}
-	if d := s.deadlines; d != nil && s.l.passed(d.read) {
-		return bufring.Lease{}, s.timeout("read")
-	}
-	if lease := s.takeLease(); lease.Valid() {
-		return lease, nil
+	if s.unread > 0 || len(s.view) > 0 {
+		return s.takeLease(), nil
 	}
 	f, err := s.toRead()
 	if err != nil {
 		return bufring.Lease{}, err
 	}
-	f.p = nil
 	err = f.park(waitBytes)
 	lease := f.lease
 	f.lease = bufring.Lease{}
 	return lease, err
+}
+
+// mayRead says why nothing can be read.
+func (s *Stream) mayRead() error {
+	if !s.here() {
+		return s.opError("read", ErrOffLoop)
+	}
+	if s.c.state&(closing|dead|finished) != 0 {
+		return s.ended("read")
+	}
+	if d := s.deadlines; d != nil && s.l.passed(d.read) {
+		return s.timeout("read")
+	}
+	return nil
 }
 
 // ended is closedError for one who may not have noticed.
@@ -137,12 +135,9 @@ func (s *Stream) take(p []byte) (n int) {
 	return n
 }
 
-// takeLease is take for Next; the zero Lease if there is nothing.
+// takeLease is take for Next. There must be something.
 func (s *Stream) takeLease() bufring.Lease {
 	if s.unread == 0 {
-		if len(s.view) == 0 {
-			return bufring.Lease{}
-		}
 		return s.takeView()
 	}
 	lease := s.held

@@ -75,7 +75,7 @@ func (s *Stream) writeSlowly(b []byte) (int, error) {
 		return len(b), nil
 	}
 	n := 0
-	if c.out.head == nil && c.state&(sendArmed|full) == 0 {
+	if c.out.head == nil && c.state&(sendArmed|full|layered) == 0 {
 		sent, errno := l.r.Send(int(c.fd), b, 0)
 		switch errno {
 		case 0:
@@ -108,7 +108,7 @@ func (s *Stream) sendAndWait(f *Fiber, what segment) (left int, err error) {
 	l, c := s.l, s.c
 	what.owner = f
 	l.mark(c)
-	l.enqueue(c, what)
+	l.enqueueUnsealed(c, what)
 	f.at, f.seg, f.n = s, c.out.tail, 0
 	s.writers.push(f)
 	err = f.park(waitSent)
@@ -128,8 +128,8 @@ func (f *Fiber) released(l *loop, c *Conn, err error) {
 // cut has a fiber wait no longer for what it sends, with an error: nothing more of that
 // goes out. While the kernel is at it, which is not for long, that has to wait.
 func (s *Stream) cut(f *Fiber, err error) {
-	if f.waits != waitSent || f.seg == nil {
-		return
+	if f.waits != waitSent || f.seg == nil || s.c.parts() {
+		return // or it is for the peer to have before the connection is another's
 	}
 	if s.l.cutOut(s.c, f.seg, err) {
 		f.seg, f.cut = nil, nil
@@ -229,12 +229,15 @@ func (s *Stream) sendLease(lease bufring.Lease) error {
 		lease.Release()
 		return err
 	}
-	if s.l.roomFor(lease.Len()) || s.l.fiber == nil {
-		if err := s.c.Send(lease); err != nil {
-			return s.opError("write", err)
-		}
-		return nil
+	if !s.l.roomFor(lease.Len()) && s.l.fiber != nil {
+		return s.sendLeaseSlowly(lease)
 	}
+	s.l.send(s.c, lease)
+	return nil
+}
+
+// sendLeaseSlowly is sendLease where the loop holds too much already.
+func (s *Stream) sendLeaseSlowly(lease bufring.Lease) error {
 	f, err := s.l.toWait("write")
 	if err != nil {
 		lease.Release()

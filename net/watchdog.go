@@ -213,20 +213,36 @@ func (l *loop) stack() string {
 		return err.Error()
 	}
 	label := fmt.Sprintf("%q:%q", labelID, fmt.Sprintf("%p", l))
+	var fiber, own string
 	for group := range strings.SplitSeq(b.String(), "\n\n") {
-		// Goroutines that callbacks have started have its labels as well.
-		if !strings.Contains(group, label) || !strings.Contains(group, "net.(*loop).run+") {
-			continue
+		// Goroutines that callbacks have started have its labels as well; and so have
+		// fibers, of which the one that does not wait is what the loop is at.
+		switch {
+		case !strings.Contains(group, label):
+		case strings.Contains(group, "net.(*loop).run+"):
+			own = stackOf(group)
+		case strings.Contains(group, "net.(*Fiber).run+") && !strings.Contains(group, "net.(*Fiber).park+"):
+			fiber = stackOf(group)
 		}
-		var stack strings.Builder
-		for line := range strings.Lines(group) {
-			// #	0x4b5f0d	time.Sleep+0x1ed	/usr/lib/go/src/runtime/time.go:363
-			if f := strings.Fields(line); len(f) >= 4 && f[0] == "#" {
-				name, _, _ := strings.Cut(f[2], "+0x")
-				fmt.Fprintf(&stack, "%s\n\t%s\n", name, strings.Join(f[3:], " "))
-			}
-		}
-		return stack.String()
 	}
-	return "not found"
+	switch {
+	case own == "":
+		return "not found"
+	case strings.Contains(own, "net.(*loop).resume\n"):
+		return fiber + own
+	}
+	return own
+}
+
+// stackOf is the stack in one record of a goroutine profile.
+func stackOf(record string) string {
+	var stack strings.Builder
+	for line := range strings.Lines(record) {
+		// #	0x4b5f0d	time.Sleep+0x1ed	/usr/lib/go/src/runtime/time.go:363
+		if f := strings.Fields(line); len(f) >= 4 && f[0] == "#" {
+			name, _, _ := strings.Cut(f[2], "+0x")
+			fmt.Fprintf(&stack, "%s\n\t%s\n", name, strings.Join(f[3:], " "))
+		}
+	}
+	return stack.String()
 }

@@ -48,6 +48,31 @@ func TestWatchdogTellsOfAStallOnceWithItsStack(t *testing.T) {
 	}, "default", "epoll", "loops", "no spin")
 }
 
+// Of a fiber that stalls its loop it is the fiber's stack that helps, and not that of one
+// that waits.
+func TestWatchdogShowsTheFiberThatStalls(t *testing.T) {
+	entered, free := make(chan struct{}), make(chan struct{})
+	srv := serveBlocking(t, Options{Loops: 1, StallAfter: 20 * time.Millisecond}, func(s *Stream) error {
+		b := make([]byte, 1)
+		for {
+			if _, err := s.Read(b); err != nil {
+				return err
+			}
+			if b[0] == 's' {
+				stallingCallback(entered, free)
+			}
+		}
+	})
+	write(t, srv.dial(), []byte("w"))
+	write(t, srv.dial(), []byte("s"))
+	await(t, entered, "the fiber")
+	until(t, "the warning", func() bool { return strings.Contains(srv.log.String(), "stalls its loop") })
+	close(free)
+	if log := srv.log.String(); !strings.Contains(log, "net.stallingCallback") || strings.Contains(log, "Stream).Read") {
+		t.Errorf("the warning does not show where the fiber is:\n%s", log)
+	}
+}
+
 // While nothing happens it has no timer that would wake the process up.
 func TestWatchdogParksWhileAllLoopsSleep(t *testing.T) {
 	srv := serve(t, Options{Loops: 2, StallAfter: 10 * time.Millisecond}, echoWrite(t))

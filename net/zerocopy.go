@@ -85,9 +85,7 @@ func (c *Conn) SendMemory(b []byte, done func(error)) error {
 	if done != nil {
 		s.owner = doneFunc(done)
 	}
-	l.mark(c)
-	l.enqueue(c, s)
-	l.checkHigh(c)
+	l.sendSegment(c, s)
 	return nil
 }
 
@@ -120,7 +118,7 @@ func (l *loop) sendZeroCopy(c *Conn) bool {
 		l.queuedBytes += n
 	} else {
 		m := l.message()
-		for ; s != nil && s.file == nil && !s.waited && m.Append(s.mem); s = s.next {
+		for ; s != nil && !s.unready && !s.waited && m.Append(s.mem); s = s.next {
 			z.pin(s)
 			l.queuedBytes += len(s.mem)
 		}
@@ -142,7 +140,7 @@ func (l *loop) sendZeroCopy(c *Conn) bool {
 // largeAhead reports that the next send would cover something large that is not
 // our own copy: to copy it first and then not to would gain nothing.
 func (l *loop) largeAhead(c *Conn) bool {
-	for s, i := c.out.head, 0; s != nil && s.file == nil && !s.waited && i < ring.MaxVector; s, i = s.next, i+1 {
+	for s, i := c.out.head, 0; s != nil && !s.unready && !s.waited && i < ring.MaxVector; s, i = s.next, i+1 {
 		if !s.copied && len(s.mem) >= l.zeroCopyFrom {
 			return true
 		}

@@ -70,6 +70,10 @@ func (r *Ring) Resident(mem []byte) bool { return r.eng.Resident(mem) }
 // soon be somebody else's.
 func (r *Ring) CloseFd(fd int) syscall.Errno { return r.eng.CloseFd(fd) }
 
+// Forget gives a descriptor away that stays open: from then on it is the caller's to
+// use by other means than this ring, on any goroutine. Nothing may be in flight on it.
+func (r *Ring) Forget(fd int) syscall.Errno { return r.eng.Forget(fd) }
+
 // ListenTCP opens a TCP listener; shared sets SO_REUSEPORT, so that several rings
 // can listen on one port. On any goroutine. The caller owns the descriptor.
 func (r *Ring) ListenTCP(addr netip.AddrPort, backlog int, shared, v6only bool) (int, error) {

@@ -1,10 +1,6 @@
 package main
 
-import (
-	"fmt"
-
-	"example.com/ringnet/bench/internal/control"
-)
+import "fmt"
 
 // maxInFlight bounds the unanswered messages of one connection.
 const maxInFlight = 1 << 16
@@ -57,8 +53,8 @@ func (l *load) begin(c *conn, at int64) {
 	}
 	c.times[c.sends&c.mask] = at
 	c.sends++
-	if l.plan.mode == modeContent {
-		n = control.RequestBytes
+	if l.asks > 0 {
+		n = l.asks
 	}
 	c.due += n
 }

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.com/ringnet/bench/internal/control"
+	"example.com/ringnet/bench/internal/payload"
 )
 
 // askForContent makes connections send requests for content, all for the same, or
@@ -31,12 +32,12 @@ func (l *load) askForContent() error {
 			r.Offset = size * uint64(i)
 		}
 		requests = r.AppendTo(requests)
-		c.sendPos, c.recvPos = 0, uint32(r.Offset%patternPeriod)
+		c.sendPos, c.recvPos = 0, uint32(r.Offset%payload.Period)
 		if err := drop(file, r); err != nil {
 			return err
 		}
 	}
-	l.out = source{b: requests, period: control.RequestBytes, stride: control.RequestBytes}
+	l.out, l.asks = &looped{b: requests, period: control.RequestBytes, stride: control.RequestBytes}, control.RequestBytes
 	l.take = func(c *conn, b []byte) error {
 		for len(b) > 0 {
 			n, before := len(b), c.receives
@@ -48,7 +49,7 @@ func (l *load) askForContent() error {
 			}
 			if b = b[n:]; c.receives != before {
 				r := control.ParseRequest(requests[int(c.index)*control.RequestBytes:])
-				c.recvPos = uint32(r.Offset % patternPeriod)
+				c.recvPos = uint32(r.Offset % payload.Period)
 				if err := drop(file, r); err != nil {
 					return err
 				}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"example.com/ringnet/bench/internal/payload"
 	"example.com/ringnet/ring"
 )
 
@@ -82,7 +83,7 @@ func (d *datagrams) send(c *conn, i int) error {
 
 // position is where in the pattern a datagram's bytes lie.
 func (d *datagrams) position(c *conn, number uint64) uint32 {
-	return uint32((uint64(d.l.pattern.start(int(c.index))) + number*61) % patternPeriod)
+	return uint32((uint64(d.l.pattern.start(int(c.index))) + number*61) % payload.Period)
 }
 
 // answer takes one datagram that has come.

@@ -11,8 +11,10 @@ import (
 )
 
 // hold opens connections in equal steps and echoes one message on each as it
-// opens. After each step it says so on out and waits for a line on stdin. It ends,
-// and the process with all connections, at the last line or at the end of stdin.
+// opens, or in a silent plan on the last one of each step: a server that answers
+// there has accepted those before. After each step it says so on out and waits for a
+// line on stdin. It ends, and the process with all connections, at the last line or
+// at the end of stdin.
 func hold(p plan, stdin io.Reader, out io.Writer) error {
 	if err := raiseFileLimit(); err != nil {
 		return err
@@ -26,10 +28,13 @@ func hold(p plan, stdin io.Reader, out io.Writer) error {
 	got := make([]byte, min(size, maxChunk))
 	open := 0
 	for step := 1; step <= p.steps; step++ {
-		for ; open < p.conns*step/p.steps; open++ {
+		for end := p.conns * step / p.steps; open < end; open++ {
 			fd, err := connect(p.addr, open)
 			if err != nil {
 				return err
+			}
+			if p.silent && open < end-1 {
+				continue
 			}
 			if err := echoOnce(fd, pattern, open, size, got); err != nil {
 				return err
@@ -54,24 +59,32 @@ func echoOnce(fd int, p pattern, index, size int, got []byte) error {
 		if _, err := unix.Write(fd, p.at(pos, n)); err != nil {
 			return fmt.Errorf("connection %d: send: %w", index, err)
 		}
-		for have := 0; have < n; {
-			m, err := unix.Read(fd, got[have:n])
-			if err == unix.EINTR {
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("connection %d: receive: %w", index, err)
-			}
-			if m == 0 {
-				return fmt.Errorf("connection %d: the server closed it before it answered", index)
-			}
-			have += m
-		}
-		if err := p.mismatch(pos, got[:n]); err != nil {
-			return &payloadError{fmt.Errorf("connection %d: %w", index, err)}
+		if err := expect(fd, p, index, pos, n, got); err != nil {
+			return err
 		}
 		pos = p.advance(pos, n)
 		done += n
+	}
+	return nil
+}
+
+// expect receives n bytes of the pattern from pos on, by way of buf. It blocks.
+func expect(fd int, p pattern, index int, pos uint32, n int, buf []byte) error {
+	for n > 0 {
+		got, err := unix.Read(fd, buf[:min(n, len(buf))])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return fmt.Errorf("connection %d: receive: %w", index, err)
+		case got == 0:
+			return fmt.Errorf("connection %d: the server closed it before it answered", index)
+		}
+		if err := p.mismatch(pos, buf[:got]); err != nil {
+			return &payloadError{fmt.Errorf("connection %d: %w", index, err)}
+		}
+		pos = p.advance(pos, got)
+		n -= got
 	}
 	return nil
 }

@@ -37,6 +37,7 @@ type load struct {
 	driver  driver
 	pattern pattern
 	out     source                        // what connections send
+	asks    int                           // bytes in a request; 0: as many as in the answer
 	take    func(c *conn, b []byte) error // deals with what one has received
 	conns   []conn                        // those of the plan's number that are open
 
@@ -152,15 +153,18 @@ func (l *load) idle() bool {
 
 // report sums the window up.
 func (l *load) report(window time.Duration) result.Report {
-	us := func(ns int64) float64 { return float64(ns) / 1e3 }
-	h := l.latency
 	return result.Report{
 		Requests: l.requests, Bytes: l.bytes, Seconds: window.Seconds(), Missed: l.missed, Lost: l.lost, Late: l.late,
-		Connections: len(l.conns),
-		Latency: result.Latency{
-			Min: us(h.Min()), Mean: h.Mean() / 1e3,
-			P50: us(h.ValueAtQuantile(50)), P90: us(h.ValueAtQuantile(90)), P99: us(h.ValueAtQuantile(99)),
-			P999: us(h.ValueAtQuantile(99.9)), Max: us(h.Max()),
-		},
+		Connections: len(l.conns), Latency: latencies(l.latency),
+	}
+}
+
+// latencies are those of a histogram of nanoseconds.
+func latencies(h *hdrhistogram.Histogram) result.Latency {
+	us := func(ns int64) float64 { return float64(ns) / 1e3 }
+	return result.Latency{
+		Min: us(h.Min()), Mean: h.Mean() / 1e3,
+		P50: us(h.ValueAtQuantile(50)), P90: us(h.ValueAtQuantile(90)), P99: us(h.ValueAtQuantile(99)),
+		P999: us(h.ValueAtQuantile(99.9)), Max: us(h.Max()),
 	}
 }

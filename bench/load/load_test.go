@@ -9,9 +9,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"example.com/ringnet/bench/internal/payload"
 	"example.com/ringnet/bench/internal/result"
 	"example.com/ringnet/ring"
 )
@@ -170,8 +172,23 @@ func TestServerThatClosesFailsTheRun(t *testing.T) {
 }
 
 func TestHoldWaitsAfterEachStep(t *testing.T) {
-	addr := serve(t, echoAll)
-	p, err := parsePlan([]string{"-addr", addr.String(), "-mode", "idle", "-conns", "5", "-steps", "2"})
+	t.Run("each speaks", func(t *testing.T) { holdTwice(t, 5) })
+	t.Run("silent", func(t *testing.T) { holdTwice(t, 2, "-silent") })
+}
+
+// holdTwice holds five connections in two steps, of which so many have to say
+// something.
+func holdTwice(t *testing.T, speaking int64, flags ...string) {
+	var spoken atomic.Int64
+	addr := serve(t, func(c net.Conn) {
+		b := make([]byte, 64)
+		if _, err := io.ReadFull(c, b); err == nil {
+			spoken.Add(1)
+			_, _ = c.Write(b)
+		}
+		_, _ = c.Read(b) // until the load ends
+	})
+	p, err := parsePlan(append([]string{"-addr", addr.String(), "-mode", "idle", "-conns", "5", "-steps", "2"}, flags...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,6 +214,9 @@ func TestHoldWaitsAfterEachStep(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("hold does not end")
 	}
+	if n := spoken.Load(); n != speaking {
+		t.Errorf("%d connections have said something, want %d", n, speaking)
+	}
 }
 
 func TestPatternTellsPositionsApart(t *testing.T) {
@@ -208,7 +228,7 @@ func TestPatternTellsPositionsApart(t *testing.T) {
 		t.Error(err)
 	}
 	// The stream goes on across its period.
-	last := uint32(patternPeriod - 3)
+	last := uint32(payload.Period - 3)
 	if got, want := p.at(last, 10)[3:], p.at(p.advance(last, 3), 7); !bytes.Equal(got, want) {
 		t.Errorf("after the period: %x, want %x", got, want)
 	}

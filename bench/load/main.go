@@ -38,6 +38,10 @@ func main() {
 			err = hold(p, os.Stdin, os.Stdout)
 		case modeSlow:
 			err = slow(p, os.Stdin, os.Stdout)
+		case modeHandshake:
+			err = shake(p, os.Stdout)
+		case modeWrk:
+			err = byWrk(p, os.Stdout)
 		default:
 			err = turns(p, os.Stdin, os.Stdout)
 		}
@@ -101,7 +105,7 @@ func newLoad(p plan) (*load, error) {
 func (l *load) open() error {
 	// Connections keep their places: a pointer to one stays good.
 	l.conns = make([]conn, 0, l.plan.conns)
-	l.out = source{b: l.pattern.b, period: patternPeriod}
+	l.out = &looped{b: l.pattern.b, period: l.pattern.period}
 	l.take = l.received
 	for i := range l.plan.conns {
 		c := conn{fd: -1, index: int32(i), sendPos: l.pattern.start(i), recvPos: l.pattern.start(i)}
@@ -111,11 +115,25 @@ func (l *load) open() error {
 				return err
 			}
 			c.fd = int32(fd)
+		}
+		l.conns = append(l.conns, c)
+	}
+	if l.plan.tls != "" {
+		if err := l.seal(); err != nil {
+			return err
+		}
+	}
+	if l.plan.mode == modePage {
+		if err := l.askForPage(); err != nil {
+			return err
+		}
+	}
+	for i := range l.conns {
+		if fd := int(l.conns[i].fd); fd >= 0 {
 			if err := prepareSocket(fd, l.plan.addr); err != nil {
 				return fmt.Errorf("connection %d: %w", i, err)
 			}
 		}
-		l.conns = append(l.conns, c)
 	}
 	var err error
 	switch {
@@ -288,8 +306,13 @@ func tell(n *atomic.Uint64, stdin io.Reader, out io.Writer) {
 
 // ownCPU is the time that this process has spent on a CPU, in seconds.
 func ownCPU() float64 {
+	return usedCPU(unix.RUSAGE_SELF)
+}
+
+// usedCPU is that of this process or of those that it has started and awaited.
+func usedCPU(who int) float64 {
 	var u unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+	if unix.Getrusage(who, &u) != nil {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()

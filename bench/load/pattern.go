@@ -8,29 +8,38 @@ import (
 	"example.com/ringnet/ring"
 )
 
-const patternPeriod = payload.Period
-
 // maxChunk is the most bytes that one send or receive moves.
 const maxChunk = 256 << 10
 
-// pattern is what every connection sends: the stream of package payload, in which
-// each connection starts elsewhere. It is mapped memory, so sends take their bytes
-// straight from it.
+// pattern is a stream that repeats: what every connection sends, and what it is to
+// receive. It is mapped memory, so sends take their bytes straight from it.
 type pattern struct {
-	b []byte // patternPeriod + maxChunk bytes
+	b      []byte // period + maxChunk bytes
+	period uint32
 }
 
+// newPattern makes the stream of package payload, in which each connection starts
+// elsewhere.
 func newPattern() (pattern, error) {
-	b, err := ring.Map(patternPeriod + maxChunk)
+	once := make([]byte, payload.Period)
+	payload.Fill(once)
+	return repeating(once)
+}
+
+// repeating makes a pattern of once, again and again.
+func repeating(once []byte) (pattern, error) {
+	b, err := ring.Map(len(once) + maxChunk)
 	if err != nil {
 		return pattern{}, fmt.Errorf("map the pattern: %w", err)
 	}
-	payload.Fill(b)
-	return pattern{b}, nil
+	for n := copy(b, once); n < len(b); n *= 2 {
+		copy(b[n:], b[:n])
+	}
+	return pattern{b, uint32(len(once))}, nil
 }
 
 // start is where connection i begins.
-func (p pattern) start(i int) uint32 { return uint32(i * 4099 % patternPeriod) }
+func (p pattern) start(i int) uint32 { return uint32(i * 4099 % int(p.period)) }
 
 // at returns n bytes of the stream from position pos on, n at most maxChunk.
 func (p pattern) at(pos uint32, n int) []byte { return p.b[pos : int(pos)+n] }
@@ -38,8 +47,8 @@ func (p pattern) at(pos uint32, n int) []byte { return p.b[pos : int(pos)+n] }
 // advance is pos, n bytes later.
 func (p pattern) advance(pos uint32, n int) uint32 {
 	pos += uint32(n)
-	if pos >= patternPeriod {
-		pos %= patternPeriod
+	if pos >= p.period {
+		pos %= p.period
 	}
 	return pos
 }
@@ -57,16 +66,23 @@ func (p pattern) mismatch(pos uint32, got []byte) error {
 	return fmt.Errorf("byte %d of %d is %#02x, sent was %#02x", at, len(got), got[at], want[at])
 }
 
-// source is what connections send: bytes that repeat after period. With a stride
-// each connection has its own, so far apart.
-type source struct {
+// source is where the bytes come from that connections send.
+type source interface {
+	// next is what c sends next: a part of what is due, at most maxChunk bytes.
+	next(c *conn) []byte
+	// sent takes n of these bytes off what is due.
+	sent(c *conn, n int)
+}
+
+// looped is bytes that repeat after period. With a stride each connection has its
+// own, so far apart.
+type looped struct {
 	b      []byte
 	period uint32
 	stride int
 }
 
-// next is what c sends next: a part of what is due, at most maxChunk bytes.
-func (s source) next(c *conn) []byte {
+func (s *looped) next(c *conn) []byte {
 	from := s.stride*int(c.index) + int(c.sendPos)
 	n := min(c.due, maxChunk, len(s.b)-from)
 	if s.stride > 0 {
@@ -75,8 +91,7 @@ func (s source) next(c *conn) []byte {
 	return s.b[from : from+n]
 }
 
-// sent takes n bytes off what is due.
-func (s source) sent(c *conn, n int) {
+func (s *looped) sent(c *conn, n int) {
 	c.due -= n
 	c.sendPos += uint32(n)
 	if c.sendPos >= s.period {

@@ -29,19 +29,25 @@ type plan struct {
 	drip     int           // slow: bytes that a connection reads at a time
 	every    time.Duration // slow: and how often
 	drain    bool          // content: all has to be answered in the end
+	silent   bool          // idle: only the last connection of each step says anything
+	tls      string        // echo and handshake: over TLS, with this certificate
+	resume   bool          // handshake: resume sessions
 }
 
 // What a load does.
 const (
-	modeEcho    = "echo"    // messages come back as they were sent
-	modeIdle    = "idle"    // connections echo one message each and rest
-	modeChurn   = "churn"   // a connection for each message
-	modePost    = "post"    // the server sends on its own accord; what came is acknowledged
-	modeContent = "content" // requests are answered by content
-	modeSlow    = "slow"    // the same, read slowly
+	modeEcho      = "echo"      // messages come back as they were sent
+	modeIdle      = "idle"      // connections echo one message each and rest
+	modeChurn     = "churn"     // a connection for each message
+	modePost      = "post"      // the server sends on its own accord; what came is acknowledged
+	modeContent   = "content"   // requests are answered by content
+	modeSlow      = "slow"      // the same, read slowly
+	modeHandshake = "handshake" // a connection for each message, over TLS
+	modePage      = "page"      // HTTP requests
+	modeWrk       = "wrk"       // the same, sent by wrk
 )
 
-var modes = []string{modeEcho, modeIdle, modeChurn, modePost, modeContent, modeSlow}
+var modes = []string{modeEcho, modeIdle, modeChurn, modePost, modeContent, modeSlow, modeHandshake, modePage, modeWrk}
 
 // Who closes a connection first.
 const (
@@ -65,7 +71,8 @@ func parsePlan(args []string) (plan, error) {
 	fs := flag.NewFlagSet("load", flag.ContinueOnError)
 	fs.StringVar(&addr, "addr", "", "server's address: HOST:PORT, udp:HOST:PORT or unix:PATH")
 	fs.StringVar(&p.mode, "mode", modeEcho, "echo; idle: open connections, echo one message on each, hold them; churn: a connection for each message; "+
-		"post: acknowledge what the server sends; content: ask for -size bytes; slow: the same, and read them slowly")
+		"post: acknowledge what the server sends; content: ask for -size bytes; slow: the same, and read them slowly; "+
+		"handshake: a TLS connection for each message; page: ask for the page of -size bytes by HTTP; wrk: have wrk do so")
 	fs.IntVar(&p.conns, "conns", 64, "connections")
 	fs.StringVar(&sizes, "size", "64", "bytes in a message; several sizes (64,65536) alternate on each connection")
 	fs.IntVar(&p.burst, "burst", 16, "messages of one size in a row, when sizes alternate")
@@ -81,6 +88,9 @@ func parsePlan(args []string) (plan, error) {
 	fs.IntVar(&p.drip, "drip", 4096, "slow: bytes that each connection reads at a time")
 	fs.DurationVar(&p.every, "every", 100*time.Millisecond, "slow: and how often")
 	fs.BoolVar(&p.drain, "drain", true, "content: after the window, end when all is answered; else go on until the end of standard input, and leave what is not")
+	fs.BoolVar(&p.silent, "silent", false, "idle: only the last connection of each step says anything")
+	fs.StringVar(&p.tls, "tls", "", "echo and handshake: speak TLS 1.3 to a server with the certificate in this file")
+	fs.BoolVar(&p.resume, "resume", false, "handshake: resume the session of an earlier connection")
 	if err := fs.Parse(args); err != nil {
 		return p, err
 	}
@@ -134,14 +144,30 @@ func (p *plan) check() error {
 		return fmt.Errorf("-size: datagrams have one size, from %d to %d bytes", datagramMin, datagramMax)
 	case p.mode == modePost && p.pipeline > ackMax:
 		return fmt.Errorf("-pipeline %d: mode post has at most %d messages unacknowledged", p.pipeline, ackMax)
+	case p.tls != "" && p.mode != modeEcho && p.mode != modeHandshake:
+		return fmt.Errorf("-tls: mode %s does not speak TLS, echo and handshake do", p.mode)
+	case p.tls != "" && p.addr.network == "udp":
+		return errors.New("-tls: it is for streams")
+	case p.mode == modeHandshake && (p.tls == "" || p.addr.network != "tcp" || p.sizes[0] > maxChunk):
+		return fmt.Errorf("-mode handshake: it is for TCP, needs -tls, and -size can be at most %d", maxChunk)
+	case p.resume && p.mode != modeHandshake:
+		return errors.New("-resume: it is for mode handshake")
+	case p.silent && p.mode != modeIdle:
+		return errors.New("-silent: it is for mode idle")
+	case p.mode == modeWrk && p.addr.network != "tcp":
+		return fmt.Errorf("-mode wrk: it is for TCP, not for %s", p.addr.network)
 	case p.mode == modeIdle && (p.steps < 1 || p.steps > p.conns):
 		return fmt.Errorf("-steps %d: it must be from 1 to the number of connections", p.steps)
 	}
 	switch p.driver {
-	case "ringed", "direct":
+	case "ringed":
+		if p.tls != "" {
+			return errors.New("-driver ringed: what crypto/tls writes is not mapped memory: use direct with -tls")
+		}
+	case "direct":
 	case "auto":
 		p.driver = "direct"
-		if p.largest() <= ringedBytes {
+		if p.largest() <= ringedBytes && p.tls == "" {
 			p.driver = "ringed"
 		}
 	default:

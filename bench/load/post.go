@@ -15,7 +15,7 @@ func (l *load) acknowledge() error {
 	for i := range acks {
 		acks[i] = byte(some)
 	}
-	l.out = source{b: acks, period: 1}
+	l.out = &looped{b: acks, period: 1}
 	for i := range l.conns {
 		c := &l.conns[i]
 		c.sendPos, c.recvPos, c.left = 0, 0, size

@@ -1,9 +1,11 @@
 //go:build linux
 
-// Echo sends back what it receives, without copying it: the buffer that the
-// kernel filled is the buffer that it sends from.
+// Echo sends back what it receives, in either of two styles: by callbacks, without
+// copying it (the buffer that the kernel filled is the buffer that it sends from), or by
+// a function that reads and writes as one for std's net would.
 //
 //	go run ./examples/echo
+//	go run ./examples/echo -style blocking
 //	printf 'hello\n' | nc -N 127.0.0.1 9000
 package main
 
@@ -12,6 +14,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -31,6 +34,23 @@ func (echo) OnData(c *net.Conn, b []byte) int {
 	return len(b)
 }
 
+// blocking is the other style.
+func blocking(c *net.Stream) error {
+	b := make([]byte, 64<<10)
+	for {
+		n, err := c.Read(b)
+		if err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return err
+		}
+		if _, err := c.Write(b[:n]); err != nil {
+			return err
+		}
+	}
+}
+
 // drainTime is how long open connections may take to end after a signal.
 const drainTime = 5 * time.Second
 
@@ -45,7 +65,17 @@ func run() error {
 	addr := flag.String("addr", "127.0.0.1:9000", "address to listen on, host:port")
 	loops := flag.Int("loops", runtime.GOMAXPROCS(0), "event loops, one thread each")
 	engine := flag.String("engine", "auto", "what drives the loops: auto, uring or epoll")
+	style := flag.String("style", "callback", "how it is written: callback or blocking")
 	flag.Parse()
+	var handler net.Handler
+	switch *style {
+	case "callback":
+		handler = echo{}
+	case "blocking":
+		handler = net.Blocking(blocking)
+	default:
+		return fmt.Errorf("-style is %q: it must be callback or blocking", *style)
+	}
 	kind, err := ring.ParseEngine(*engine)
 	if err != nil {
 		return err
@@ -53,7 +83,7 @@ func run() error {
 
 	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	srv := &net.Server{Handler: echo{}, Options: net.Options{Loops: *loops, Engine: kind}}
+	srv := &net.Server{Handler: handler, Options: net.Options{Loops: *loops, Engine: kind}}
 	if err := srv.Start(*addr); err != nil {
 		return err
 	}

@@ -89,9 +89,13 @@ func (e *example) serving(loops int) netip.AddrPort {
 }
 
 func TestEchoServesAndDrainsOnASignal(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
-		t.Run(sig.String(), func(t *testing.T) {
-			e := start(t, "-addr", "127.0.0.1:0", "-loops", "2")
+	for _, how := range []struct {
+		style string
+		sig   syscall.Signal
+	}{{"callback", syscall.SIGINT}, {"callback", syscall.SIGTERM}, {"blocking", syscall.SIGINT}, {"blocking", syscall.SIGTERM}} {
+		sig := how.sig
+		t.Run(how.style+" "+sig.String(), func(t *testing.T) {
+			e := start(t, "-addr", "127.0.0.1:0", "-loops", "2", "-style", how.style)
 			addr := e.serving(2)
 			kind := "uring"
 			if errors.Is(ring.Have(ring.BufferRings), ring.ErrNotSupported) {
@@ -193,6 +197,7 @@ func TestEchoThatCannotStartSaysWhy(t *testing.T) {
 		says []string
 	}{
 		{name: "engine that is not there", args: []string{"-engine", "kqueue"}, says: []string{"kqueue", "auto", "uring", "epoll"}},
+		{name: "style that is not there", args: []string{"-style", "coroutine"}, says: []string{"coroutine", "callback", "blocking"}},
 		{name: "address that is taken", args: []string{"-addr", ln.Addr().String()}, says: []string{ln.Addr().String(), "address already in use", "another port"}},
 		{name: "address that is none", args: []string{"-addr", "nowhere"}, says: []string{"nowhere"}},
 		{name: "too many loops", args: []string{"-addr", "127.0.0.1:0", "-loops", "5000"}, says: []string{"Loops", "5000", "1024"}},

@@ -98,6 +98,10 @@ type Sockets interface {
 	Shutdown(fd, how int) syscall.Errno
 	CloseFd(fd int) syscall.Errno
 
+	// Forget gives a descriptor away that stays open: the engine keeps nothing that
+	// refers to it. Nothing may be in flight on it.
+	Forget(fd int) syscall.Errno
+
 	// Disconnect drops what a TCP connection has sent and not got acknowledged,
 	// and resets it: the notifications of zero-copy sends come then.
 	Disconnect(fd int) syscall.Errno

@@ -47,6 +47,7 @@ func (KernelSockets) Send(fd int, b []byte, flags int) (int, syscall.Errno) {
 }
 func (KernelSockets) Shutdown(fd, how int) syscall.Errno { return sys.Shutdown(fd, how) }
 func (KernelSockets) CloseFd(fd int) syscall.Errno       { return sys.Close(fd) }
+func (KernelSockets) Forget(int) syscall.Errno           { return 0 }
 func (KernelSockets) SendMessage(fd int, m *sys.Message, flags int) (int, syscall.Errno) {
 	return m.Send(fd, flags)
 }

@@ -49,6 +49,9 @@ func worlds(n int) test {
 // placedWorlds is the same for what other loops and limits do to a loop.
 var placedWorlds = test{pkg: "net", run: "^TestSimulatedWorldsWithPlacementAndLimits$"}
 
+// handedWorlds is the same for connections that are handed over to std.
+var handedWorlds = test{pkg: "net", run: "^TestSimulatedWorldsWithHandOvers$"}
+
 // bugs goes from the kernel's border upwards, as the packages do.
 var bugs = []bug{
 
@@ -308,8 +311,8 @@ var bugs = []bug{
 		name: "timers-outlive-close",
 		what: "A connection's timers are alive after Close.",
 		file: "net/close.go",
-		old:  "	l.dropTimers(c)\n	if c.out.head",
-		new:  "	if c.out.head",
+		old:  "	l.dropTimers(c)\n	if c.state&layered",
+		new:  "	if c.state&layered",
 		test: test{pkg: "net", run: "^TestTimersEndWithTheirConnection$/^Close$"},
 	},
 	{
@@ -383,7 +386,7 @@ var bugs = []bug{
 		name: "share-not-charged",
 		what: "The buffers that a handler keeps do not count against its connection's share.",
 		file: "net/receive.go",
-		old:  "	l.group.Charge(lease, &c.held)\n",
+		old:  "	l.group.Charge(l.lent, &c.held)\n",
 		new:  "",
 		test: test{pkg: "net", run: "^TestConnectionOverItsShareIsNotReadFrom$/^default$"},
 	},
@@ -391,8 +394,8 @@ var bugs = []bug{
 		name: "ended-connection-keeps-buffer",
 		what: "A buffer that is filled for a connection which has ended meanwhile is not given back.",
 		file: "net/receive.go",
-		old:  "		} else {\n			l.group.Put(lease)\n		}\n",
-		new:  "		}\n",
+		old:  "				l.keepMore(c, lease.Bytes())\n			}\n			l.group.Put(lease)\n",
+		new:  "				l.keepMore(c, lease.Bytes())\n			}\n",
 		test: test{pkg: "net", run: "^TestTooMuchUnconsumedClosesTheConnection$/^default$"},
 	},
 	{
@@ -566,8 +569,8 @@ var bugs = []bug{
 		name: "dropped-while-in-flight",
 		what: "The buffers of a connection that was aborted go home while the kernel may read from them.",
 		file: "net/out.go",
-		old:  "	if s := c.out.head; c.state&sendArmed != 0 || s != nil && s.file != nil && s.file.reading {\n",
-		new:  "	if s := c.out.head; s != nil && s.file != nil && s.file.reading {\n",
+		old:  "	if rare := c.seldom(); c.state&sendArmed != 0 || rare.pinned > rare.notices {\n",
+		new:  "	if rare := c.seldom(); rare.pinned > rare.notices {\n",
 		test: worlds(1000),
 	},
 	{
@@ -735,8 +738,8 @@ var bugs = []bug{
 		name: "ended-connections-counted",
 		what: "A connection that ends counts for its loop for good, which then seems to have more than others.",
 		file: "net/place.go",
-		old:  "	l.team.count(l, -1)\n	if l.team.limit",
-		new:  "	if l.team.limit",
+		old:  "	l.team.count(l, -1)\n	l.giveBack()\n",
+		new:  "	l.giveBack()\n",
 		test: test{pkg: "net", run: "^TestLeastConnectionsFillsWhatIsEmpty$/^least_connections_default$"},
 	},
 	{
@@ -802,5 +805,120 @@ var bugs = []bug{
 		old:  "	l.acceptPaused, l.acceptAt = true, now+int64(l.acceptPause)\n",
 		new:  "	l.acceptPaused, l.acceptAt = true, now\n",
 		test: test{pkg: "net", run: "^TestConnectionsBeyondTheDescriptorLimitWaitAndAreServed$/^single$"},
+	},
+
+	// Hand-over to the standard library.
+
+	{
+		name: "handover-loses-late-bytes",
+		what: "Bytes that come after HandOver was called, with the receive's last completions, are dropped.",
+		file: "net/receive.go",
+		old:  "				l.keepMore(c, lease.Bytes())\n",
+		new:  "",
+		test: handedWorlds,
+	},
+	{
+		name: "handover-loses-the-front",
+		what: "What the handler has not consumed is not given along.",
+		file: "net/std.go",
+		old:  "append(p.front, c.rare.kept...), true\n",
+		new:  "p.front, true\n",
+		test: test{pkg: "net", run: "^TestHandOverWhileDataArrives$/^default$"},
+	},
+	{
+		name: "handover-of-a-stream-loses-its-rest",
+		what: "What blocking code has not read is not given along.",
+		file: "net/std.go",
+		old:  "		p.front = s.rest() // what is kept came behind it\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestStreamHandOverTo$/^default$"},
+	},
+	{
+		name: "handover-with-the-receive-in-flight",
+		what: "The descriptor is given away while an operation on it has its last completion yet to come.",
+		file: "net/std.go",
+		old:  "	if c.state&inFlight != 0 || c.cancels > 0 ||",
+		new:  "	if c.state&(inFlight&^recvArmed) != 0 ||",
+		test: handedWorlds,
+	},
+	{
+		name: "handover-overtakes-output",
+		what: "The descriptor is given away before what was written has gone out.",
+		file: "net/std.go",
+		old:  "	if c.out.head != nil || c.state&sendArmed != 0 {\n		return\n	}\n	l.endWrite(c)\n",
+		new:  "	if c.state&sendArmed != 0 {\n		return\n	}\n	l.endWrite(c)\n",
+		test: handedWorlds,
+	},
+	{
+		name: "handed-over-descriptor-closed-too",
+		what: "The descriptor of a connection that was handed over is closed all the same.",
+		file: "net/close.go",
+		old:  "		l.pass(c)\n	} else {\n",
+		new:  "		l.pass(c)\n	}\n	{\n",
+		test: handedWorlds,
+	},
+	{
+		name: "lost-hand-over-keeps-descriptor",
+		what: "The descriptor of a connection that ended before it could be handed over is not closed.",
+		file: "net/std.go",
+		old:  "		_ = l.r.CloseFd(int(c.fd))\n		l.stats.HandOversLost++\n		err := c.cause\n",
+		new:  "		l.stats.HandOversLost++\n		err := c.cause\n",
+		test: test{pkg: "net", run: "^TestHandOverIsEndedByAbort$/^default$"},
+	},
+	{
+		name: "handed-over-socket-stays-in-the-table",
+		what: "The ring's table of direct descriptors keeps a socket that was given away.",
+		file: "net/std.go",
+		old:  "		if l.place[0] = -1; l.r.UpdateFiles(c.slot, l.place[:]) != nil {\n			l.later(c)\n			return\n		}\n",
+		new:  "",
+		test: handedWorlds,
+	},
+	{
+		name: "handed-over-descriptor-is-watched",
+		what: "The epoll engine goes on watching a descriptor that was given away.",
+		file: "internal/engine/epoll/epoll.go",
+		old:  "	if err := e.epoll.Remove(fd); err != nil && !errors.Is(err, unix.ENOENT) {\n		return errnoOf(err)\n	}\n	e.places.forget(fd)\n",
+		new:  "	var err error\n	_ = errors.Is(err, unix.ENOENT)\n	e.places.forget(fd)\n",
+		test: test{pkg: "net", run: "^TestHandOverLeavesTheLoopAlone$/^epoll$"},
+	},
+	{
+		name: "lost-hand-over-keeps-its-place",
+		what: "The place in a HandOverListener's queue of a connection that ended before is not free again.",
+		file: "net/stdlistener.go",
+		old:  "	defer l.mu.Unlock()\n	l.reserved--\n",
+		new:  "	defer l.mu.Unlock()\n",
+		test: test{pkg: "net", run: "^TestHandOverListenerGetsThePlaceBackOfWhatIsLost$"},
+	},
+	{
+		name: "front-ignores-deadlines",
+		what: "What was received before the hand-over is read without a look at the deadline.",
+		file: "net/stdconn.go",
+		old:  "	err = raw.Read(func(uintptr) bool {\n",
+		new:  "	err = raw.Control(func(uintptr) {})\n	_ = func(f func(uintptr) bool) { _ = f(0) }\n	func(f func(uintptr) bool) { _ = f(0) }(func(uintptr) bool {\n",
+		test: test{pkg: "net", run: "^TestConnWithAFrontIsAsStdsIs$/^default$/^deadlines$"},
+	},
+	{
+		name: "sniff-does-not-wait",
+		what: "A later rule, or the default, has a connection that an earlier rule may match yet.",
+		file: "net/sniff.go",
+		old:  "			if !last {\n				return nil, true\n			}\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestSniffChoosesByTheFirstBytes$/^default$"},
+	},
+	{
+		name: "sniff-loses-the-end",
+		what: "A handler that is chosen at the end of the stream does not hear of that.",
+		file: "net/sniff.go",
+		old:  "	c.state &^= sawEOF\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestSniffOfWhatEndsEarly$/^default$"},
+	},
+	{
+		name: "sniff-timeout-outlives-the-choice",
+		what: "A connection that was given to a handler is ended when the time for the choice is over.",
+		file: "net/sniff.go",
+		old:  "	l.dropTimers(c)\n	l.dropIdleTiming(c)\n",
+		new:  "",
+		test: test{pkg: "net", run: "^TestSniffEndsAPeerThatSaysTooLittle$/^default$"},
 	},
 }

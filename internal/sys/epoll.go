@@ -40,6 +40,12 @@ func (e Epoll) Add(fd int, events uint32) error {
 	return unix.EpollCtl(e.fd, unix.EPOLL_CTL_ADD, fd, &ev)
 }
 
+// Remove ends a watch. Needed for a descriptor that is not closed, or whose socket
+// others have open as well.
+func (e Epoll) Remove(fd int) error {
+	return unix.EpollCtl(e.fd, unix.EPOLL_CTL_DEL, fd, nil)
+}
+
 // Poll takes events without blocking; the scheduler is not told.
 func (e Epoll) Poll(events []unix.EpollEvent) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(e.fd), uintptr(unsafe.Pointer(unsafe.SliceData(events))),

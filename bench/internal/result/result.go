@@ -34,6 +34,7 @@ type Report struct {
 	Waits       uint64  // of those, the ones that could sleep
 	DirectCalls uint64  // send(2) and recv(2) calls
 	OwnCPU      float64 // seconds on the CPU, as getrusage(2) tells
+	ChildCPU    float64 `json:",omitempty"` // the same of a program that the load generator ran
 	Verified    uint64  // bytes compared since the start
 	Connections int
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"example.com/ringnet/bench/internal/certificate"
 	"example.com/ringnet/bench/internal/control"
 	"example.com/ringnet/net"
 	"example.com/ringnet/ring"
@@ -29,6 +30,7 @@ func main() {
 	at := flag.String("content", "", "address to serve content on")
 	how := flag.String("how", "write", "how content is sent out of memory: write (Write, a copy) or static (SendStatic)")
 	file := flag.String("file", "", "file that the content comes from, by SendFile; default: memory")
+	cert := flag.String("tls", "", "speak TLS, with the certificate and key in this file")
 	flag.Parse()
 	kind, err := ring.ParseEngine(*engine)
 	if err != nil {
@@ -57,6 +59,13 @@ func main() {
 		addrs = append(addrs, *at)
 		held = newContent(s, *how, *file)
 		handler = &both{Handler: handler, server: s, content: held}
+	}
+	if *cert != "" {
+		config, err := certificate.Config(*cert)
+		if err != nil {
+			control.Fail(err)
+		}
+		handler = net.TLS(config, handler)
 	}
 	s.Handler = handler
 	if err := s.Start(addrs...); err != nil {

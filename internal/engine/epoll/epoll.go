@@ -14,6 +14,7 @@
 package epoll
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -288,6 +289,16 @@ func (e *Engine) Accept(fd int) (int, syscall.Errno) {
 func (e *Engine) CloseFd(fd int) syscall.Errno {
 	e.places.forget(fd)
 	return e.KernelSockets.CloseFd(fd)
+}
+
+// Forget implements engine.Sockets. The kernel takes a descriptor out of the epoll set
+// by itself only when nobody has its socket open any more.
+func (e *Engine) Forget(fd int) syscall.Errno {
+	if err := e.epoll.Remove(fd); err != nil && !errors.Is(err, unix.ENOENT) {
+		return errnoOf(err)
+	}
+	e.places.forget(fd)
+	return 0
 }
 
 // RegisterBufRing implements engine.Registrar.

@@ -199,6 +199,30 @@ func (e *Engine) Unsent(fd int) (int, error) {
 	return s.other.in.held, nil
 }
 
+// Forget implements engine.Sockets. From then on the world has the descriptor.
+func (e *Engine) Forget(fd int) syscall.Errno {
+	s := e.called(fd, "giving away", func(*op) bool { return true })
+	if s == nil {
+		return unix.EBADF
+	}
+	for _, place := range e.table {
+		if place == s {
+			e.Violate("%s is given away, and is in the table of direct descriptors", s)
+		}
+	}
+	e.Note("%s: descriptor %d is given away", s, fd)
+	e.fds[fd-firstFd] = nil
+	s.fd = -1
+	p := e.newPeer(s)
+	if e.OnForget == nil {
+		e.Violate("%s is given away to nobody", s)
+		p.Close()
+		return 0
+	}
+	e.OnForget(fd, p)
+	return 0
+}
+
 // CloseFd implements engine.Sockets.
 func (e *Engine) CloseFd(fd int) syscall.Errno {
 	s := e.called(fd, "close(2)", func(*op) bool { return true })

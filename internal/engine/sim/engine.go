@@ -52,6 +52,9 @@ type Engine struct {
 	// OnConnect says what becomes of a connect. Without it all are refused.
 	OnConnect func(to netip.AddrPort) Answer
 
+	// OnForget is given the sockets of descriptors that the program gives away.
+	OnForget func(fd int, p *Peer)
+
 	host   *sys.Host
 	o      Options
 	rng    *rand.Rand

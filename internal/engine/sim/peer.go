@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Peer is a client on the simulated network, or what listens there for connects. Its methods are called within events
+// Peer is a client on the simulated network, or what listens there for connects, or who
+// was given a descriptor of the program (Engine.OnForget). Its methods are called within events
 // of the world: functions given to After, Dial or set as Notify.
 type Peer struct {
 	// Notify is called when there may be something to read or room to write.
@@ -113,6 +114,9 @@ func (p *Peer) CloseWrite() { _ = p.e.shutdown(p.s, unix.SHUT_WR) }
 // Close closes the peer's socket. Bytes that it has not read make that a reset.
 func (p *Peer) Close() {
 	if !p.s.released {
+		if p.s.counted {
+			p.e.openConns-- // the program gave it away
+		}
 		p.e.unref(p.s)
 	}
 }

@@ -1,0 +1,20 @@
+module example.com/ringnet/interop
+
+go 1.26.0
+
+replace example.com/ringnet => ../
+
+require (
+	example.com/ringnet v0.0.0
+	github.com/coder/websocket v1.8.15
+	golang.org/x/net v0.62.0
+	google.golang.org/grpc v1.85.0
+	google.golang.org/protobuf v1.36.12
+)
+
+require (
+	golang.org/x/sync v0.24.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+)
