@@ -40,7 +40,7 @@ type kind struct {
 // benchmarks is all of them, in the order of the usage.
 var benchmarks = []*benchmark{&echoBenchmark, &udpBenchmark, &unixBenchmark, &churnBenchmark, &postBenchmark,
 	&zerocopyBenchmark, &fileBenchmark, &coldBenchmark, &slowBenchmark,
-	&fiberBenchmark, &fasthttpBenchmark, &tlsBenchmark, &proxyBenchmark}
+	&fiberBenchmark, &fasthttpBenchmark, &tlsBenchmark, &proxyBenchmark, &httpBenchmark}
 
 var echoBenchmark = benchmark{
 	name:    "echo",

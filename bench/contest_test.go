@@ -82,6 +82,7 @@ var tiny = map[string][]string{
 	"fasthttp": {"-cells", "own:4x1024x1,wrk:4x1024x1"},
 	"tls":      {"-cells", "echo:4x64x1,echo:2x65536x1,full:2x64x1,resumed:2x64x1"},
 	"proxy":    {"-cells", "echo:4x1024x1,down:2x1048576x1"},
+	"http":     {"-cells", "own:4x1024x1,own:2x300000x1,wrk:4x1024x1", "-servers", "handed,sniffed,sniffed-epoll,std"},
 }
 
 func TestEveryBenchmarkRuns(t *testing.T) {

@@ -15,6 +15,7 @@
 //	go run ./bench fasthttp  fasthttp on fibers and on Go's net; wrk is the load
 //	go run ./bench tls       TLS 1.3: echo, and handshakes
 //	go run ./bench proxy     a proxy of two io.Copy, on fibers and on Go's net
+//	go run ./bench http      net/http on handed-over connections, and on Go's net
 //
 // Every server runs in a process of its own, alone on one core; the load
 // generator has another. Servers take turns, round by round (A B C, B C A, …), so

@@ -52,9 +52,11 @@ var fasthttpBenchmark = benchmark{
 		{name: "own", what: "a page of that size, asked for by our load generator, every byte verified", serve: "page", server: pageFlags, load: []string{"-mode", "page"}},
 	},
 	columns: echoColumns,
-	notes: "wrk measures whole seconds, rounded up, and keeps one request in flight on each connection; it looks at no body, so before\n" +
-		"and after, the page is asked for on as many connections and every byte is verified. Latencies are wrk's\n",
+	notes:   wrkNotes,
 }
+
+const wrkNotes = "wrk measures whole seconds, rounded up, and keeps one request in flight on each connection; it looks at no body, so before\n" +
+	"and after, the page is asked for on as many connections and every byte is verified. Latencies are wrk's\n"
 
 // pageFlags tell a server the size of its page.
 func pageFlags(c cell) []string { return []string{"-size", strconv.Itoa(c.largest())} }

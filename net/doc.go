@@ -16,6 +16,10 @@
 // Other goroutines reach a connection by its [Ref]; work that blocks is given to
 // [Offload].
 //
+// Code that needs a goroutine for each connection, net/http for one, gets connections as
+// those of the standard library: [Conn.HandOver], or through a [HandOverListener]. A
+// [Sniff] chooses by the first bytes who serves a connection.
+//
 // Received bytes are lent to OnData in the buffer that the kernel filled. They can
 // be copied out with Write, or taken along without a copy: [Conn.Detach] turns
 // them into a lease, and [Conn.Send] sends a lease.

@@ -48,7 +48,7 @@ func serveAtOpen(t testing.TB, o Options, f func(s *Stream) error) *blockingServ
 
 func serveHow(t testing.TB, o Options, h *blocking, addrs ...string) *blockingServer {
 	t.Helper()
-	s := &blockingServer{causes: make(chan error, 1<<16)}
+	s := &blockingServer{causes: make(chan error, 1<<14)}
 	t.Cleanup(func() { // after the server's end
 		if s.server != nil && s.Stats().Fibers != 0 {
 			t.Errorf("after the end: %d fibers", s.Stats().Fibers)
@@ -625,6 +625,33 @@ func TestEndOfConnectionWakesItsFibers(t *testing.T) {
 	}, "default", "epoll", "loops", "no features", "queues of 1 and 2", "small buffers", "unix", "unix epoll")
 }
 
+// A function that has ended its direction can read to the end, at its leisure.
+func TestStreamLivesWhenBothDirectionsHaveEnded(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		all := payload(9, 3000)
+		s := serveBlocking(t, v.Options, func(s *Stream) error {
+			if err := s.CloseWrite(); err != nil {
+				return err
+			}
+			if _, err := s.Write([]byte{1}); !errors.Is(err, ErrClosed) {
+				return fmt.Errorf("a write after CloseWrite: %w", err)
+			}
+			for !s.eof { // the end has come, and nothing but the first bytes was read
+				if err := s.Sleep(time.Millisecond); err != nil {
+					return err
+				}
+			}
+			got, err := io.ReadAll(s)
+			return errors.Join(err, differ(got, all))
+		})
+		c := s.dial()
+		write(t, c, all)
+		_ = c.CloseWrite()
+		wantRest(t, c, nil)
+		s.wantEnd(io.EOF)
+	})
+}
+
 // What comes before the first byte: nothing, and it costs no fiber.
 func TestBlockingFunctionBeginsWithTheFirstByte(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
@@ -702,7 +729,8 @@ func TestShutdownLetsBlockingFunctionsFinish(t *testing.T) {
 		idle, busy, silent := s.dial(), s.dial(), s.dial()
 		wantEcho(t, idle, []byte("idle"))
 		write(t, busy, []byte("work"))
-		await(t, begun, "the work to begin")
+		works := await(t, begun, "the work to begin").l.index
+		until(t, "all to be open", func() bool { return s.Stats().Connections == 3 })
 		ended := make(chan error, 1)
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -711,6 +739,12 @@ func TestShutdownLetsBlockingFunctionsFinish(t *testing.T) {
 		}()
 		wantRest(t, idle, nil)
 		wantRest(t, silent, nil)
+		// Those may be of other loops.
+		until(t, "the loop to be told of the shutdown", func() bool {
+			told := false
+			s.onLoop(works, func(l *loop) { told = l.draining })
+			return told
+		})
 		close(working)
 		wantRest(t, busy, []byte("work"))
 		if err := await(t, ended, "the shutdown"); err != nil {

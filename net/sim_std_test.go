@@ -46,9 +46,8 @@ func drawStd(w *world) {
 
 // simParting is when a connection is handed over, and what comes of it.
 type simParting struct {
-	in    simCallback // simCallbacks: by a function that is posted
-	at    int         // with simInData: after so many bytes
-	after time.Duration
+	in simCallback // simCallbacks: by a function that is posted
+	at int         // with simInData: after so many bytes
 
 	asked bool
 	told  int // take and miss

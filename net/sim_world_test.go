@@ -46,6 +46,8 @@ type world struct {
 
 	packets *simPackets // nil: no UDP
 	std     *simStd     // nil: nothing is handed over
+
+	serves func() *handlers // nil: a simHandler
 }
 
 // simOutcome is what became of a world.
@@ -276,6 +278,9 @@ func (w *world) run() {
 	}
 	if w.r.IntN(2) == 0 {
 		hs.shutdown = h
+	}
+	if w.serves != nil {
+		hs = w.serves()
 	}
 	l, err := newLoop(0, w.o, hs)
 	if err != nil {

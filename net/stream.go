@@ -311,24 +311,32 @@ func (s *Stream) setDeadline(t time.Time, read, write bool) error {
 }
 
 func (s *Stream) moveDeadline(t time.Time, read, write bool) error {
+	var at int64
+	if !t.IsZero() {
+		at = longPast
+		if left := time.Until(t); left > 0 {
+			at = plus(s.l.clock(), left)
+		}
+	}
+	return s.moveDeadlineTo(at, read, write)
+}
+
+// longPast is a deadline that is over.
+const longPast = 1
+
+// moveDeadlineTo is moveDeadline by the loop's clock; 0: never.
+func (s *Stream) moveDeadlineTo(at int64, read, write bool) error {
 	if s.c.state&(closing|dead|finished) != 0 {
 		return s.closedError("set deadline")
 	}
 	d := s.deadlines
 	if d == nil {
-		if t.IsZero() {
+		if at == 0 {
 			return nil
 		}
 		d = &deadlines{s: s}
 		d.owner = d
 		s.deadlines = d
-	}
-	var at int64
-	if !t.IsZero() {
-		at = 1 // long past
-		if left := time.Until(t); left > 0 {
-			at = plus(s.l.clock(), left)
-		}
 	}
 	if read {
 		d.read = at
@@ -336,7 +344,7 @@ func (s *Stream) moveDeadline(t time.Time, read, write bool) error {
 	if write {
 		d.write = at
 	}
-	if at == 1 {
+	if at == longPast {
 		d.pass(s.l)
 	} else if at != 0 {
 		d.watch(s.l)

@@ -13,6 +13,7 @@ import (
 	stdnet "net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -24,16 +25,15 @@ func stdTLS(t *testing.T, config *tls.Config) (port string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
-	t.Cleanup(func() { _ = ln.Close(); <-ended })
-	go func() {
-		defer close(ended)
+	var running sync.WaitGroup // also those that serve: what they close must not be missed later
+	t.Cleanup(func() { _ = ln.Close(); running.Wait() })
+	running.Go(func() {
 		for {
 			c, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			go func() {
+			running.Go(func() {
 				defer c.Close()
 				b := make([]byte, 64<<10)
 				for {
@@ -45,9 +45,9 @@ func stdTLS(t *testing.T, config *tls.Config) (port string) {
 						return
 					}
 				}
-			}()
+			})
 		}
-	}()
+	})
 	_, port, _ = stdnet.SplitHostPort(ln.Addr().String())
 	return port
 }

@@ -12,7 +12,7 @@ import (
 // askForPage makes connections send HTTP requests, and compares every answer with
 // what it has to be, head and body.
 func (l *load) askForPage() error {
-	response := page.Response(l.plan.sizes[0])
+	response := l.plan.answer()
 	p, err := repeating(response)
 	if err != nil {
 		return err
@@ -28,11 +28,19 @@ func (l *load) askForPage() error {
 	return nil
 }
 
+// answer is what comes of a request for the page.
+func (p *plan) answer() []byte {
+	if p.netHTTP {
+		return page.NetHTTPResponse(p.sizes[0])
+	}
+	return page.Response(p.sizes[0])
+}
+
 // visit asks for the page on as many connections as the plan has, on one after the
 // other for at least so long and at least once on each, and compares every answer.
 // It returns how many bytes it has compared.
 func visit(p plan, least time.Duration) (verified uint64, err error) {
-	want, request := page.Response(p.sizes[0]), page.Request()
+	want, request := p.answer(), page.Request()
 	answers, err := repeating(want)
 	if err != nil {
 		return 0, err

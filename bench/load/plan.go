@@ -29,6 +29,7 @@ type plan struct {
 	drip     int           // slow: bytes that a connection reads at a time
 	every    time.Duration // slow: and how often
 	drain    bool          // content: all has to be answered in the end
+	netHTTP  bool          // page and wrk: net/http answers, and not fasthttp
 	silent   bool          // idle: only the last connection of each step says anything
 	tls      string        // echo and handshake: over TLS, with this certificate
 	resume   bool          // handshake: resume sessions
@@ -88,6 +89,7 @@ func parsePlan(args []string) (plan, error) {
 	fs.IntVar(&p.drip, "drip", 4096, "slow: bytes that each connection reads at a time")
 	fs.DurationVar(&p.every, "every", 100*time.Millisecond, "slow: and how often")
 	fs.BoolVar(&p.drain, "drain", true, "content: after the window, end when all is answered; else go on until the end of standard input, and leave what is not")
+	fs.BoolVar(&p.netHTTP, "net-http", false, "page and wrk: the server is net/http; else it is fasthttp, and answers with other heads")
 	fs.BoolVar(&p.silent, "silent", false, "idle: only the last connection of each step says anything")
 	fs.StringVar(&p.tls, "tls", "", "echo and handshake: speak TLS 1.3 to a server with the certificate in this file")
 	fs.BoolVar(&p.resume, "resume", false, "handshake: resume the session of an earlier connection")
@@ -152,6 +154,8 @@ func (p *plan) check() error {
 		return fmt.Errorf("-mode handshake: it is for TCP, needs -tls, and -size can be at most %d", maxChunk)
 	case p.resume && p.mode != modeHandshake:
 		return errors.New("-resume: it is for mode handshake")
+	case p.netHTTP && p.mode != modePage && p.mode != modeWrk:
+		return errors.New("-net-http: it is for the modes page and wrk")
 	case p.silent && p.mode != modeIdle:
 		return errors.New("-silent: it is for mode idle")
 	case p.mode == modeWrk && p.addr.network != "tcp":

@@ -58,7 +58,7 @@ func byWrk(p plan, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("wrk: %w: %s", err, strings.TrimSpace(complaints.String()+told.String()))
 	}
-	report, err := parseWrk(told.String(), p.conns, len(page.Response(p.sizes[0])))
+	report, err := parseWrk(told.String(), p.conns, len(p.answer()))
 	if err != nil {
 		return fmt.Errorf("wrk: %w", err)
 	}

@@ -32,3 +32,9 @@ func Response(size int) []byte {
 	head := fmt.Sprintf("HTTP/1.1 200 OK\r\nServer: fasthttp\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", Type, size)
 	return append([]byte(head), Body(size)...)
 }
+
+// NetHTTPResponse is how net/http answers, without a Date as well.
+func NetHTTPResponse(size int) []byte {
+	head := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Type: %s\r\n\r\n", size, Type)
+	return append([]byte(head), Body(size)...)
+}
