@@ -34,6 +34,7 @@ type kind struct {
 	load    []string            // flags of the load generator
 	needs   string              // a program that the load is made by; empty: only ours
 	without string              // how to get it, or do without
+	partial bool                // answers may be so slow that the window's end cuts them off
 }
 
 // benchmarks is all of them, in the order of the usage.
@@ -85,6 +86,9 @@ func usage() string {
 		fmt.Fprintf(&s, "  %-9s %s\n", b.name, b.what)
 		if b == &echoBenchmark {
 			fmt.Fprintf(&s, "  %-9s %s\n", "idle", "memory and CPU of idle connections")
+		}
+		if b == &fileBenchmark {
+			fmt.Fprintf(&s, "  %-9s %s\n", pathsBenchmark.name, pathsBenchmark.what)
 		}
 	}
 	return s.String()

@@ -23,6 +23,7 @@ type server struct {
 	blocking bool    // it serves by a blocking function, which the kind of load names
 	silent   bool    // its connections rest without having sent anything
 	beside   *beside // a second load while the first is measured; nil for none
+	copies   *copies // that it makes of content; nil: nothing is said
 }
 
 // beside is a load of its own, which asks for content on the server's second
@@ -59,7 +60,7 @@ func choose(list []server, chosen string) ([]server, error) {
 	for name := range strings.SplitSeq(chosen, ",") {
 		s, ok := find(list, strings.TrimSpace(name))
 		if !ok {
-			return nil, fmt.Errorf("-servers: there is no server %q: choose from %s", name, strings.Join(names(list), ", "))
+			return nil, fmt.Errorf("there is no %q: choose from %s", name, strings.Join(names(list), ", "))
 		}
 		found = append(found, s)
 	}

@@ -11,6 +11,7 @@ import (
 type column struct {
 	head     string
 	of       func(row) float64 // NaN where there is none
+	text     func(row) string  // or words, those of the last row
 	decimals int
 	percent  bool
 	spread   bool // followed by how far the rounds are apart
@@ -74,6 +75,25 @@ func corePerRequest(r row) float64 { return r.ServerCore * 1e6 / r.RequestsPerSe
 
 func perGigabyte(r row) float64     { return r.ServerCPU * 1e9 / r.BytesPerSecond }
 func corePerGigabyte(r row) float64 { return r.ServerCore * 1e9 / r.BytesPerSecond }
+
+// entersPerPiece is NaN where the server does not tell.
+func entersPerPiece(r row) float64 {
+	piece, err := parseBytes(r.Load.Kind)
+	if r.EntersPerSecond == nil || err != nil {
+		return math.NaN()
+	}
+	return *r.EntersPerSecond * float64(piece) / r.BytesPerSecond
+}
+
+// copiesOf shows copies that were known or reported.
+func copiesOf(of func(copies) float64) func(row) float64 {
+	return func(r row) float64 {
+		if r.Copies == nil {
+			return math.NaN()
+		}
+		return of(*r.Copies)
+	}
+}
 
 // lost is the part of the datagrams that were not answered in time.
 func lost(r row) float64 { return float64(r.Report.Lost) / float64(r.Report.Lost+r.Report.Requests) }

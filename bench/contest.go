@@ -32,8 +32,7 @@ type contestPlan struct {
 func (b *benchmark) parse(args []string) (contestPlan, error) {
 	p := contestPlan{benchmark: b}
 	var one cell
-	var cells, sizes, servers, bases, second string
-	var seconds, warmup float64
+	var cells, sizes, servers, second string
 	fs := flag.NewFlagSet("bench "+b.name, flag.ContinueOnError)
 	about := "loads, CONNSxSIZExPIPELINE[@RATE],…"
 	if len(b.kinds) > 1 {
@@ -53,14 +52,8 @@ func (b *benchmark) parse(args []string) (contestPlan, error) {
 		fs.StringVar(&second, "beside", b.beside, "the load beside the measured one: CONNSxSIZE, connections and bytes that each asks for at a time")
 	}
 	fs.IntVar(&one.Burst, "burst", 16, "messages of one size in a row, when sizes alternate")
-	fs.Float64Var(&seconds, "seconds", 3, "length of each measured window")
-	fs.Float64Var(&warmup, "warmup", -1, "seconds before each window; -1 is a third of -seconds, at most 0.5")
-	fs.IntVar(&p.rounds, "rounds", 5, "rounds; each server has one turn in each")
 	fs.StringVar(&servers, "servers", "", "servers, in the order of the table: "+strings.Join(names(b.servers), ",")+" (default: "+strings.Join(names(ordinary(b.servers)), ",")+")")
-	fs.StringVar(&bases, "base", b.bases, "servers that the others are compared with")
-	fs.StringVar(&p.json, "json", "", "file for the raw rows, or off (default: one named by the time in bench/results)")
-	fs.IntVar(&p.cores.Server, "server-core", -1, "core of the server; -1 is the last one")
-	fs.IntVar(&p.cores.Load, "load-core", -1, "core of the load generator; -1 is the first one")
+	check := p.flags(fs, 3, 5)
 	if err := fs.Parse(args); err != nil {
 		return p, err
 	}
@@ -92,26 +85,44 @@ func (b *benchmark) parse(args []string) (contestPlan, error) {
 		p.beside.Burst = 1
 	}
 	if p.servers, err = choose(b.servers, servers); err != nil {
-		return p, err
+		return p, fmt.Errorf("-servers: %w", err)
 	}
-	if p.bases, err = chooseBases(bases, b.servers, p.servers); err != nil {
-		return p, err
-	}
-	switch {
-	case one.Burst < 1:
+	if one.Burst < 1 {
 		return p, fmt.Errorf("-burst %d: it must be at least 1", one.Burst)
-	case p.rounds < 1:
-		return p, fmt.Errorf("-rounds %d: there must be at least 1", p.rounds)
-	case seconds < 0.05 || seconds > 3600:
-		return p, fmt.Errorf("-seconds %g: a window must have 0.05 to 3600 seconds", seconds)
 	}
-	if warmup < 0 {
-		warmup = min(0.5, seconds/3)
+	return p, check()
+}
+
+// flags declares what can be said of every contest, with the defaults of two of them.
+// When they are parsed and the servers chosen, check takes them.
+func (p *contestPlan) flags(fs *flag.FlagSet, seconds float64, rounds int) (check func() error) {
+	var bases string
+	var warmup float64
+	fs.Float64Var(&seconds, "seconds", seconds, "length of each measured window")
+	fs.Float64Var(&warmup, "warmup", -1, "seconds before each window; -1 is a third of -seconds, at most 0.5")
+	fs.IntVar(&p.rounds, "rounds", rounds, "rounds; each server has one turn in each")
+	fs.StringVar(&bases, "base", p.benchmark.bases, "servers that the others are compared with")
+	fs.StringVar(&p.json, "json", "", "file for the raw rows, or off (default: one named by the time in bench/results)")
+	fs.IntVar(&p.cores.Server, "server-core", -1, "core of the server; -1 is the last one")
+	fs.IntVar(&p.cores.Load, "load-core", -1, "core of the load generator; -1 is the first one")
+	return func() (err error) {
+		if p.bases, err = chooseBases(bases, p.benchmark.servers, p.servers); err != nil {
+			return err
+		}
+		switch {
+		case p.rounds < 1:
+			return fmt.Errorf("-rounds %d: there must be at least 1", p.rounds)
+		case seconds < 0.05 || seconds > 3600:
+			return fmt.Errorf("-seconds %g: a window must have 0.05 to 3600 seconds", seconds)
+		}
+		if warmup < 0 {
+			warmup = min(0.5, seconds/3)
+		}
+		p.window = time.Duration(seconds * float64(time.Second)).Round(time.Millisecond)
+		p.warmup = time.Duration(warmup * float64(time.Second)).Round(time.Millisecond)
+		p.cores, err = pickCores(p.cores.Server, p.cores.Load)
+		return err
 	}
-	p.window = time.Duration(seconds * float64(time.Second)).Round(time.Millisecond)
-	p.warmup = time.Duration(warmup * float64(time.Second)).Round(time.Millisecond)
-	p.cores, err = pickCores(p.cores.Server, p.cores.Load)
-	return p, err
 }
 
 // contentBytes is how long the file has to be that servers send from; 0 for none.
@@ -163,55 +174,67 @@ func (b *benchmark) run(ctx context.Context, args []string, w io.Writer) error {
 			return fmt.Errorf("%v: %s is missing: %s", c, k.needs, k.without)
 		}
 	}
+	_, err = p.run(ctx, args, w)
+	return err
+}
+
+// run does what the plan says. The record is returned with an error, too, as far as
+// there is one.
+func (p *contestPlan) run(ctx context.Context, args []string, w io.Writer) (*record[row], error) {
 	bins, err := newBinaries(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer bins.remove()
 	show := newProgress()
 	able, absent, err := bins.buildAll(ctx, show, p.servers)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if b.behind != nil {
+	if len(able) == 0 {
+		return nil, errors.Join(errors.New("nothing can be measured"), printTrouble(w, nil, absent))
+	}
+	if p.behind != nil {
 		show.say("build the server behind")
-		if err := bins.build(ctx, *b.behind); err != nil {
-			return err
+		if err := bins.build(ctx, *p.behind); err != nil {
+			return nil, err
 		}
 	}
-	rec, err := newRecord[row](p.json, bins.module, describe(ctx, b.name, args, bins.module, p.cores))
+	rec, err := newRecord[row](p.json, bins.module, describe(ctx, p.name, args, bins.module, p.cores))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if p.cores.Server == p.cores.Load {
 		fmt.Fprintln(os.Stderr, "bench: there is only one core: the load generator takes its time from the server, and rates say little")
 	}
 	if err := bins.writeContent(p.contentBytes()); err != nil {
-		return err
+		return nil, err
 	}
-	if slices.ContainsFunc(b.kinds, func(k kind) bool { return k.tls }) {
+	if slices.ContainsFunc(p.kinds, func(k kind) bool { return k.tls }) {
 		if err := certificate.Write(bins.certificate()); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	// Out of the way of the server; only now, since the compiler wants all cores.
-	if err := moveTo(p.cores.Load); err != nil {
-		return err
+	back, err := moveTo(p.cores.Load)
+	if err != nil {
+		return nil, err
 	}
+	defer back()
 	err = p.contest(ctx, bins, able, show, rec)
 	show.clear()
 	printHead(w, rec.About)
 	for _, c := range p.cells {
 		p.printCell(w, c, rec.Rows)
 	}
-	if b.notes != "" {
-		fmt.Fprintf(w, "\n%s", b.notes)
+	if p.notes != "" {
+		fmt.Fprintf(w, "\n%s", p.notes)
 	}
 	failed := printTrouble(w, rec.Rows, absent)
 	if rec.path != "" && len(rec.Rows) > 0 {
 		fmt.Fprintf(w, "\nraw rows: %s\n", shortPath(rec.path))
 	}
-	return errors.Join(err, failed)
+	return rec, errors.Join(err, failed)
 }
 
 // buildAll builds the load generator and every server. Servers that cannot be
@@ -240,25 +263,18 @@ func (b *binaries) buildAll(ctx context.Context, show *progress, list []server) 
 // contest makes a row for each cell, round and server. Only what makes going on
 // pointless is an error; a trial that fails is a row that says so.
 func (p *contestPlan) contest(ctx context.Context, bins *binaries, able []server, show *progress, rec *record[row]) error {
-	turnsOf := func(k kind) []server {
-		return slices.DeleteFunc(slices.Clone(able), func(s server) bool { return !s.takes(k) })
+	steps, err := p.trials(able)
+	if err != nil {
+		return err
 	}
-	steps := 0
-	for _, c := range p.cells {
-		k, err := p.kindOf(c)
-		if err != nil {
-			return err
-		}
-		steps += p.rounds * len(turnsOf(k))
-	}
-	show.steps(steps)
+	show.steps(steps, p.trialTime())
 	for _, c := range p.cells {
 		k, err := p.kindOf(c)
 		if err != nil {
 			return err
 		}
 		for round := range p.rounds {
-			for _, s := range turns(turnsOf(k), round) {
+			for _, s := range turns(takers(able, k), round) {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
@@ -272,6 +288,29 @@ func (p *contestPlan) contest(ctx context.Context, bins *binaries, able []server
 		}
 	}
 	return nil
+}
+
+// trials is how many there will be.
+func (p *contestPlan) trials(able []server) (n int, err error) {
+	for _, c := range p.cells {
+		k, err := p.kindOf(c)
+		if err != nil {
+			return 0, err
+		}
+		n += p.rounds * len(takers(able, k))
+	}
+	return n, nil
+}
+
+// trialTime is about how long one takes: beside its window processes start and end,
+// and the load goes on for a while.
+func (p *contestPlan) trialTime() time.Duration {
+	return p.warmup + p.window + 300*time.Millisecond
+}
+
+// takers are the servers that take a kind of load.
+func takers(list []server, k kind) []server {
+	return slices.DeleteFunc(slices.Clone(list), func(s server) bool { return !s.takes(k) })
 }
 
 // turns is the order of a round: each round begins with another server, and every

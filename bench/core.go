@@ -69,10 +69,21 @@ func start(cmd *exec.Cmd, core int) error {
 	return err
 }
 
-// moveTo moves this process, all its threads, to a core. New threads follow.
-func moveTo(core int) error {
-	var one unix.CPUSet
+// moveTo moves this process, all its threads, to a core, and back. New threads follow.
+func moveTo(core int) (back func(), err error) {
+	var old, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &old); err != nil {
+		return nil, fmt.Errorf("affinity: %w", err)
+	}
 	one.Set(core)
+	if err := confine(&one); err != nil {
+		return nil, fmt.Errorf("move to core %d: %w", core, err)
+	}
+	return func() { _ = confine(&old) }, nil
+}
+
+// confine lets all threads of this process run on some cores only.
+func confine(to *unix.CPUSet) error {
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return err
@@ -82,8 +93,8 @@ func moveTo(core int) error {
 		if err != nil {
 			continue
 		}
-		if err := unix.SchedSetaffinity(tid, &one); err != nil && err != unix.ESRCH {
-			return fmt.Errorf("move to core %d: %w", core, err)
+		if err := unix.SchedSetaffinity(tid, to); err != nil && err != unix.ESRCH {
+			return err
 		}
 	}
 	return nil

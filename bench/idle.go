@@ -55,7 +55,7 @@ func parseIdle(args []string) (idlePlan, error) {
 	}
 	var err error
 	if p.servers, err = choose(resting, servers); err != nil {
-		return p, err
+		return p, fmt.Errorf("-servers: %w", err)
 	}
 	p.cores, err = pickCores(p.cores.Server, p.cores.Load)
 	return p, err
@@ -104,10 +104,12 @@ func idle(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := moveTo(p.cores.Load); err != nil {
+	back, err := moveTo(p.cores.Load)
+	if err != nil {
 		return err
 	}
-	show.steps(p.rounds * len(able))
+	defer back()
+	show.steps(p.rounds*len(able), 0)
 	for round := range p.rounds {
 		for _, s := range turns(able, round) {
 			if err = ctx.Err(); err != nil {

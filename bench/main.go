@@ -28,6 +28,8 @@ func main() {
 		err = benchmarks[i].run(ctx, args, os.Stdout)
 	} else if name == "idle" {
 		err = idle(ctx, args, os.Stdout)
+	} else if name == pathsBenchmark.name {
+		err = paths(ctx, args, os.Stdout)
 	} else {
 		fmt.Fprintf(os.Stderr, "bench: %q is no benchmark\n%s", name, usage())
 		os.Exit(2)

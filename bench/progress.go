@@ -14,6 +14,7 @@ type progress struct {
 	terminal bool
 	total    int
 	done     int
+	each     time.Duration // what a step is thought to take before one is done
 	began    time.Time
 }
 
@@ -22,9 +23,10 @@ func newProgress() *progress {
 	return &progress{terminal: err == nil}
 }
 
-// steps says that the measuring begins, in total steps.
-func (p *progress) steps(total int) {
-	p.total, p.began = total, time.Now()
+// steps says that the measuring begins, in total steps, each of which takes about so
+// long; 0: nobody knows.
+func (p *progress) steps(total int, each time.Duration) {
+	p.total, p.each, p.began = total, each, time.Now()
 }
 
 // say shows what is being done now.
@@ -44,10 +46,14 @@ func (p *progress) say(format string, args ...any) {
 func (p *progress) step() { p.done++ }
 
 func (p *progress) remaining() string {
-	if p.done == 0 {
+	each := p.each
+	if p.done > 0 {
+		each = time.Since(p.began) / time.Duration(p.done)
+	}
+	if each == 0 {
 		return ""
 	}
-	left := time.Since(p.began) / time.Duration(p.done) * time.Duration(p.total-p.done)
+	left := each * time.Duration(p.total-p.done)
 	return fmt.Sprintf(", %v left", left.Round(time.Second))
 }
 

@@ -56,6 +56,14 @@ func (f figures) all(of func(row) float64) []float64 {
 	return v
 }
 
+// last is what the last row says.
+func (f figures) last(text func(row) string) string {
+	if len(f.rows) == 0 {
+		return "-"
+	}
+	return text(f.rows[len(f.rows)-1])
+}
+
 // byRound is the same by round, to be compared with another server's.
 func (f figures) byRound(of func(row) float64) map[int]float64 {
 	m := make(map[int]float64)
@@ -89,6 +97,10 @@ func (p *contestPlan) printCell(w io.Writer, c cell, rows []row) {
 		f := pick(rows, s.name, c.String())
 		cols := []string{s.name}
 		for _, col := range p.columns {
+			if col.text != nil {
+				cols = append(cols, f.last(col.text))
+				continue
+			}
 			v := f.all(col.of)
 			if col.percent {
 				cols = append(cols, percent(median(v)))
@@ -188,8 +200,15 @@ func percent(v float64) string {
 // reason than a missing tool.
 func printTrouble(w io.Writer, rows []row, absent map[string]error) error {
 	var errs []error
+	// Several may want the same tool.
+	reasons := make(map[string][]string)
 	for _, name := range slices.Sorted(maps.Keys(absent)) {
-		fmt.Fprintf(w, "\n%s: not measured: %v\n", name, absent[name])
+		reasons[absent[name].Error()] = append(reasons[absent[name].Error()], name)
+	}
+	for _, why := range slices.Sorted(maps.Keys(reasons)) {
+		fmt.Fprintf(w, "\n%s: not measured: %s\n", strings.Join(reasons[why], ", "), why)
+	}
+	for _, name := range slices.Sorted(maps.Keys(absent)) {
 		if !errors.Is(absent[name], errAbsent) {
 			errs = append(errs, fmt.Errorf("%s could not be built", name))
 		}

@@ -38,6 +38,9 @@ type row struct {
 	ServerCore, LoadCore float64 // time that the core was busy
 
 	EntersPerRequest *float64 `json:",omitempty"` // io_uring_enter(2), where the server tells
+	EntersPerSecond  *float64 `json:",omitempty"`
+
+	Copies *copies `json:",omitempty"` // of every byte, where that is known
 
 	// BesideBytesPerSecond is what the second load received.
 	BesideBytesPerSecond float64 `json:",omitempty"`
@@ -179,6 +182,9 @@ func (t *trial) measure(ctx context.Context, bins *binaries, r *row) error {
 		default:
 		}
 	}
+	if t.kind.partial {
+		_ = all.load.in.Close()
+	}
 	line, err := all.load.line(30 * time.Second)
 	if err != nil {
 		return t.blame(&all, all.load, err)
@@ -187,11 +193,14 @@ func (t *trial) measure(ctx context.Context, bins *binaries, r *row) error {
 	if err := json.Unmarshal([]byte(line), &report); err != nil {
 		return fmt.Errorf("load: report %q: %w", line, err)
 	}
-	if report.Requests == 0 {
+	if report.Requests == 0 && (!t.kind.partial || report.Bytes == 0) {
 		return errors.New("no request was answered in the window: use a longer one (-seconds) or smaller messages")
 	}
 	r.Report = &report
 	r.sum(before, after)
+	if t.server.copies != nil {
+		r.Copies = t.server.copies.reported(before.stats, after.stats)
+	}
 	return nil
 }
 
@@ -232,6 +241,9 @@ func (t *trial) loadArgs(bins *binaries) []string {
 	args := append([]string{"-warmup", t.warmup.String(), "-window", t.window.String()}, t.kind.load...)
 	if t.kind.tls {
 		args = append(args, "-tls", bins.certificate())
+	}
+	if t.kind.partial {
+		args = append(args, "-drain=false")
 	}
 	return append(args, t.cell.loadFlags()...)
 }
@@ -329,9 +341,12 @@ func (r *row) sum(before, after sample) {
 	r.BesideBytesPerSecond = float64(after.beside-before.beside) / after.statsAt.Sub(before.statsAt).Seconds()
 	r.Before, r.After = before.stats, after.stats
 	var a, b control.Stats
-	if json.Unmarshal(before.stats, &a) == nil && json.Unmarshal(after.stats, &b) == nil && a.Enters != nil && b.Enters != nil && r.RequestsPerSecond > 0 {
+	if json.Unmarshal(before.stats, &a) == nil && json.Unmarshal(after.stats, &b) == nil && a.Enters != nil && b.Enters != nil {
 		perSecond := float64(*b.Enters-*a.Enters) / after.statsAt.Sub(before.statsAt).Seconds()
-		n := perSecond / r.RequestsPerSecond
-		r.EntersPerRequest = &n
+		r.EntersPerSecond = &perSecond
+		if r.RequestsPerSecond > 0 {
+			n := perSecond / r.RequestsPerSecond
+			r.EntersPerRequest = &n
+		}
 	}
 }

@@ -67,7 +67,7 @@ func measuredAt(t *testing.T, addr string, flags ...string) (result.Report, erro
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := turns(p, nil, &out); err != nil {
+	if err := turns(p, strings.NewReader(""), &out); err != nil {
 		return result.Report{}, err
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")

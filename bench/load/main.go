@@ -81,7 +81,7 @@ func turns(p plan, stdin io.Reader, out io.Writer) error {
 	if p.window == 0 {
 		return l.endless(stdin, out)
 	}
-	return l.measure(out)
+	return l.measure(stdin, out)
 }
 
 // newLoad makes a load with its ring and without connections.
@@ -208,7 +208,7 @@ func (l *load) first() error {
 }
 
 // measure runs the phases, warm-up, window, cool-down and drain, and reports to out.
-func (l *load) measure(out io.Writer) error {
+func (l *load) measure(stdin io.Reader, out io.Writer) error {
 	var s *schedule
 	l.tick()
 	if l.closed {
@@ -240,6 +240,19 @@ func (l *load) measure(out io.Writer) error {
 	report.Enters, report.Waits = end.Enters-counters.Enters, end.Waits-counters.Waits
 	report.DirectCalls = l.driver.calls() - calls
 
+	if !l.plan.drain {
+		if err := l.goOn(stdin); err != nil {
+			return err
+		}
+	} else if err := l.drain(s); err != nil {
+		return err
+	}
+	report.Verified = verified + l.bytes
+	return json.NewEncoder(out).Encode(report)
+}
+
+// drain waits, after the cool-down, until everything is answered.
+func (l *load) drain(s *schedule) error {
 	if err := l.run(l.now+int64(coolDown), s); err != nil {
 		return err
 	}
@@ -250,8 +263,26 @@ func (l *load) measure(out io.Writer) error {
 	if !l.idle() {
 		return fmt.Errorf("%w: messages are unanswered %v after the last one was sent", errQuiet, quietTime)
 	}
-	report.Verified = verified + l.bytes
-	return json.NewEncoder(out).Encode(report)
+	return nil
+}
+
+// goOn keeps the load up until the end of stdin.
+func (l *load) goOn(stdin io.Reader) error {
+	over := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, stdin)
+		close(over)
+	}()
+	for {
+		select {
+		case <-over:
+			return nil
+		default:
+		}
+		if err := l.run(l.now+int64(coolDown/20), nil); err != nil {
+			return err
+		}
+	}
 }
 
 // endless keeps a closed loop up until the end of stdin, which ends the process.

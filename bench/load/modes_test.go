@@ -238,6 +238,42 @@ func TestContentIsVerified(t *testing.T) {
 	}
 }
 
+func TestAnswersThatAreNotCompleteAreLeft(t *testing.T) {
+	good := make([]byte, 1<<20)
+	payload.Fill(good)
+	half := func(b []byte) func(net.Conn) {
+		return func(c net.Conn) {
+			if _, err := io.ReadFull(c, make([]byte, control.RequestBytes)); err != nil {
+				return
+			}
+			for at := 0; at < len(b)/2; at += 1000 {
+				if _, err := c.Write(b[at:][:1000]); err != nil {
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+			_, _ = io.Copy(io.Discard, c)
+		}
+	}
+	flags := []string{"-mode", "content", "-conns", "2", "-size", "1000000", "-drain=false"}
+	r, err := measured(t, serve(t, half(good)), flags...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Requests != 0 || r.Bytes == 0 || r.Verified < r.Bytes {
+		t.Errorf("%+v", r)
+	}
+	bad := bytes.Clone(good)
+	bad[20_000] ^= 1
+	var wrong *payloadError
+	if _, err := measured(t, serve(t, half(bad)), append(flags, "-window", "10s")...); !errors.As(err, &wrong) {
+		t.Errorf("error %v, want a wrong payload", err)
+	}
+	if _, err := parsePlan([]string{"-addr", "127.0.0.1:1", "-drain=false"}); err == nil {
+		t.Error("-drain=false is taken for echo")
+	}
+}
+
 func TestSlowReadersReadSlowly(t *testing.T) {
 	good := make([]byte, 1<<20)
 	payload.Fill(good)

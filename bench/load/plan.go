@@ -28,6 +28,7 @@ type plan struct {
 	cold     string        // content: each connection asks for its part of this file, which it drops from the page cache
 	drip     int           // slow: bytes that a connection reads at a time
 	every    time.Duration // slow: and how often
+	drain    bool          // content: all has to be answered in the end
 	netHTTP  bool          // page and wrk: net/http answers, and not fasthttp
 	silent   bool          // idle: only the last connection of each step says anything
 	tls      string        // echo and handshake: over TLS, with this certificate
@@ -87,6 +88,7 @@ func parsePlan(args []string) (plan, error) {
 	fs.StringVar(&p.cold, "cold", "", "content: the file that it comes from; each connection asks for its own part, which is dropped from the page cache")
 	fs.IntVar(&p.drip, "drip", 4096, "slow: bytes that each connection reads at a time")
 	fs.DurationVar(&p.every, "every", 100*time.Millisecond, "slow: and how often")
+	fs.BoolVar(&p.drain, "drain", true, "content: after the window, end when all is answered; else go on until the end of standard input, and leave what is not")
 	fs.BoolVar(&p.netHTTP, "net-http", false, "page and wrk: the server is net/http; else it is fasthttp, and answers with other heads")
 	fs.BoolVar(&p.silent, "silent", false, "idle: only the last connection of each step says anything")
 	fs.StringVar(&p.tls, "tls", "", "echo and handshake: speak TLS 1.3 to a server with the certificate in this file")
@@ -130,6 +132,8 @@ func (p *plan) check() error {
 		return errors.New("-warmup must not be negative and -window must be positive; only the modes content and slow have an endless one")
 	case p.mode == modeSlow && p.window != 0:
 		return errors.New("-mode slow: it has no window: give -window 0")
+	case !p.drain && p.mode != modeContent:
+		return errors.New("-drain=false: it is for -mode content")
 	case p.drip < 1 || p.drip > maxChunk || p.every < time.Millisecond:
 		return fmt.Errorf("-drip %d, -every %v: they must be from 1 to %d bytes, and at least 1ms", p.drip, p.every, maxChunk)
 	case p.timeout < time.Millisecond:

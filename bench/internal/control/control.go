@@ -38,6 +38,16 @@ type Stats struct {
 	// Bound is the most memory that the server's options let it use, in bytes,
 	// beside what the Go runtime takes; 0: it has none.
 	Bound uint64 `json:"bound,omitempty"`
+	// ZeroCopy is what the kernel has reported of zero-copy sends; nil where there are
+	// none, or where it does not report.
+	ZeroCopy *ZeroCopy `json:"zerocopy,omitempty"`
+}
+
+// ZeroCopy counts the notifications of zero-copy sends, and of them those that
+// reported that the kernel had copied after all.
+type ZeroCopy struct {
+	Notified uint64 `json:"notified"`
+	Copied   uint64 `json:"copied"`
 }
 
 // AckMax is the most messages that one byte acknowledges.

@@ -5,6 +5,7 @@
  *	sendfile	sendfile(2)
  *	mapped		send(2) from the mapped file
  *	read		pread(2) into a buffer that stays in the cache, send(2)
+ *	splice		splice(2) from the file to a pipe, and from there to the socket
  *	memory		send(2) from a copy of the file's beginning, as a file that
  *			holds the stream of package payload repeats itself
  *
@@ -12,6 +13,7 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -22,6 +24,7 @@
 
 #define MAX_EVENTS 1024
 #define REQUEST_BYTES 16
+#define TURN_BYTES (1 << 20)	/* after so much others have their turn */
 #define PERIOD 16381		/* of the stream of package payload */
 
 struct conn {
@@ -29,12 +32,14 @@ struct conn {
 	unsigned have;		/* of the request */
 	uint64_t offset, left;	/* what is still to be sent */
 	int waits;		/* for room */
+	int pipe[2];		/* SPLICE: made when first needed */
+	size_t in_pipe;		/* and bytes that are there; they stand in left still */
 };
 
 static int ep, listener, file = -1;
 static struct conn *conns;
 static size_t conn_count;
-static enum { SENDFILE, MAPPED, READ, MEMORY } how;
+static enum { SENDFILE, MAPPED, READ, MEMORY, SPLICE } how;
 static char *mem;	/* the mapping, the buffer or the stream */
 static uint64_t file_bytes;
 static unsigned piece_bytes;
@@ -49,6 +54,10 @@ static void watch(int op, int fd, uint32_t events)
 
 static void end(int fd)
 {
+	if (conns[fd].pipe[1]) {
+		close(conns[fd].pipe[0]);
+		close(conns[fd].pipe[1]);
+	}
 	memset(&conns[fd], 0, sizeof(conns[fd]));
 	close(fd);
 }
@@ -80,6 +89,33 @@ static uint64_t number(const char *b)
 	return n;
 }
 
+/*
+ * splice_some moves a piece into the pipe, and as much of it to the socket as that
+ * takes. The rest stays in the pipe.
+ */
+static ssize_t splice_some(int fd, struct conn *c, size_t n)
+{
+	off64_t at = (off64_t)c->offset;
+	ssize_t w;
+
+	if (!c->pipe[1]) {
+		if (pipe2(c->pipe, O_CLOEXEC | O_NONBLOCK) < 0)
+			die("pipe2");
+		/* Without it more calls are needed: a pipe holds 64 KiB. */
+		fcntl(c->pipe[1], F_SETPIPE_SZ, piece_bytes);
+	}
+	if (!c->in_pipe) {
+		w = splice(file, &at, c->pipe[1], NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		if (w <= 0)
+			return w;
+		c->in_pipe = (size_t)w;
+	}
+	w = splice(c->pipe[0], NULL, fd, NULL, c->in_pipe, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	if (w > 0)
+		c->in_pipe -= (size_t)w;
+	return w;
+}
+
 /* send_some sends one piece; -1 when the peer takes nothing now, or for ever. */
 static ssize_t send_some(int fd, struct conn *c)
 {
@@ -106,6 +142,9 @@ static ssize_t send_some(int fd, struct conn *c)
 	case MEMORY:
 		w = send(fd, mem + c->offset % PERIOD, n, MSG_NOSIGNAL);
 		break;
+	case SPLICE:
+		w = splice_some(fd, c, n);
+		break;
 	}
 	if (w == 0) {
 		errno = EIO; /* the file has become shorter */
@@ -118,19 +157,29 @@ static ssize_t send_some(int fd, struct conn *c)
 	return w;
 }
 
-/* serve sends what was asked for and takes further requests, as far as it goes. */
+/*
+ * serve sends what was asked for and takes further requests, as far as it goes. A
+ * peer that takes everything at once would keep all others waiting for ever.
+ */
 static void serve(int fd)
 {
 	struct conn *c = &conns[fd];
+	size_t turn = 0;
 
 	for (;;) {
-		while (c->left) {
-			if (send_some(fd, c) >= 0 || errno == EINTR)
-				continue;
-			if (errno != EAGAIN) {
+		while (c->left && turn < TURN_BYTES) {
+			ssize_t w = send_some(fd, c);
+
+			if (w > 0) {
+				turn += (size_t)w;
+			} else if (errno == EAGAIN) {
+				break;
+			} else if (errno != EINTR) {
 				end(fd);
 				return;
 			}
+		}
+		if (c->left) {
 			if (!c->waits) {
 				c->waits = 1;
 				watch(EPOLL_CTL_MOD, fd, EPOLLOUT);
@@ -167,6 +216,8 @@ static void open_file(const struct options *o)
 	file_bytes = (uint64_t)st.st_size;
 	if (!o->how || !strcmp(o->how, "sendfile")) {
 		how = SENDFILE;
+	} else if (!strcmp(o->how, "splice")) {
+		how = SPLICE;
 	} else if (!strcmp(o->how, "mapped")) {
 		how = MAPPED;
 		mem = mmap(NULL, file_bytes, PROT_READ, MAP_SHARED, file, 0);
@@ -184,7 +235,7 @@ static void open_file(const struct options *o)
 		for (size_t n = PERIOD; how == MEMORY && n < PERIOD + piece_bytes; n++)
 			mem[n] = mem[n - PERIOD];
 	} else {
-		fprintf(stderr, "-how %s: use sendfile, mapped, read or memory\n", o->how);
+		fprintf(stderr, "-how %s: use sendfile, mapped, read, splice or memory\n", o->how);
 		exit(2);
 	}
 }
@@ -200,6 +251,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "this server has nothing but content: use -content HOST:PORT and -file PATH\n");
 		exit(2);
 	}
+	/* Neither sendfile(2) nor splice(2) can be told MSG_NOSIGNAL. */
+	signal(SIGPIPE, SIG_IGN);
 	getrlimit(RLIMIT_NOFILE, &lim);
 	lim.rlim_cur = lim.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &lim);

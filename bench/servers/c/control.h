@@ -119,11 +119,11 @@ static void say_ready(int fd, int content)
 }
 
 /*
- * answer reads what is on stdin and answers each line: with the count of enters
- * if it is not negative, else with an empty object. Ends the process at the end
- * of stdin. Memory is not collected here, so `gc` needs no more than an answer.
+ * answer_with reads what is on stdin and answers each line with the counters, one
+ * line of JSON. Ends the process at the end of stdin. Memory is not collected here,
+ * so `gc` needs no more than an answer.
  */
-static void answer(long long enters)
+static void answer_with(const char *counters)
 {
 	char b[256];
 	ssize_t n = read(STDIN_FILENO, b, sizeof(b));
@@ -133,14 +133,20 @@ static void answer(long long enters)
 	if (n <= 0)
 		exit(0);
 	for (ssize_t i = 0; i < n; i++) {
-		if (b[i] != '\n')
-			continue;
-		if (enters >= 0)
-			printf("{\"enters\":%lld}\n", enters);
-		else
-			printf("{}\n");
+		if (b[i] == '\n')
+			printf("%s\n", counters);
 	}
 	fflush(stdout);
+}
+
+/* answer does so with the count of enters, or with nothing if it is negative. */
+static inline void answer(long long enters)
+{
+	char b[64] = "{}";
+
+	if (enters >= 0)
+		snprintf(b, sizeof(b), "{\"enters\":%lld}", enters);
+	answer_with(b);
 }
 
 #endif
