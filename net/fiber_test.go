@@ -629,7 +629,9 @@ func TestEndOfConnectionWakesItsFibers(t *testing.T) {
 func TestStreamLivesWhenBothDirectionsHaveEnded(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
 		all := payload(9, 3000)
-		s := serveBlocking(t, v.Options, func(s *Stream) error {
+		outcome := make(chan error, 1)
+		s := serveBlocking(t, v.Options, func(s *Stream) (err error) {
+			defer func() { outcome <- err }()
 			if err := s.CloseWrite(); err != nil {
 				return err
 			}
@@ -648,6 +650,9 @@ func TestStreamLivesWhenBothDirectionsHaveEnded(t *testing.T) {
 		write(t, c, all)
 		_ = c.CloseWrite()
 		wantRest(t, c, nil)
+		if err := await(t, outcome, "the function to return"); err != nil {
+			t.Error(err)
+		}
 		s.wantEnd(io.EOF)
 	})
 }

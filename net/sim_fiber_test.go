@@ -202,10 +202,10 @@ func (w *world) fiber(s *Stream) error {
 	case 1:
 		err = x.leases()
 	case 2:
-		err = x.stream(some(1000, 30_000, 200_000), some(100, 5000, 20_000, 100_000))
+		err = x.stream(some(1000, 30_000, 200_000), some(100, 5000, 17_000, 20_000, 100_000))
 	case 3: // both at once
 		x.beside = true
-		f, spawnErr := s.Spawn(func() error { return x.stream(some(1000, 30_000, 200_000), some(1000, 20_000, 100_000)) })
+		f, spawnErr := s.Spawn(func() error { return x.stream(some(1000, 30_000, 200_000), some(1000, 17_000, 100_000)) })
 		err = x.sink()
 		if spawnErr == nil {
 			if waitErr := f.Wait(); err == nil {
@@ -321,6 +321,13 @@ func (x *simCode) write(at, n int) error {
 		if err := x.pause(); err != nil {
 			return err
 		}
+		if x.w.r.IntN(4) == 0 {
+			x.w.e.After(time.Duration(x.w.r.IntN(400))*time.Microsecond, func() {
+				if !x.w.over {
+					_ = x.w.l.mail.post(x.hurry)
+				}
+			})
+		}
 		x.k.put(at, n)
 		m, err := x.s.Write(patternBytes[at : at+n])
 		x.k.unput(n - m)
@@ -333,6 +340,14 @@ func (x *simCode) write(at, n int) error {
 		}
 	}
 	return nil
+}
+
+// hurry has a Write that waits for a send in flight give up.
+func (x *simCode) hurry() {
+	if f := x.s.writers.head; f != nil && f.seg != nil && f.seg.sealed {
+		x.beside = true
+		_ = x.s.moveDeadlineTo(longPast, false, true)
+	}
 }
 
 // unput takes the last n bytes of output back.

@@ -994,7 +994,7 @@ var bugs = []bug{
 		file: "net/stream_write.go",
 		old:  "	if s.sealed || s.pins > 0 ||",
 		new:  "	if s.pins > 0 ||",
-		test: test{pkg: "net", run: "^TestSimulatedFibers$", args: []string{"-sim.worlds=3000"}},
+		test: test{pkg: "net", run: "^TestSimulatedFibers$", args: []string{"-sim.worlds=500"}},
 	},
 	{
 		name: "both-ends-end-a-stream",
