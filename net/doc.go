@@ -13,6 +13,10 @@
 // that a [Conn] can do is to be done from its loop, that is, from a callback of
 // any connection of the same loop.
 //
+// Or a connection's function is ordinary blocking code: [Blocking] is a Handler that runs
+// it on a fiber, a coroutine which gives the loop's thread back while it waits, and a
+// [Stream] is std's net.Conn for it.
+//
 // Other goroutines reach a connection by its [Ref]; work that blocks is given to
 // [Offload].
 //
