@@ -39,6 +39,8 @@
 // [Server.Stats], published by [Server.Vars], and logged to Options.Logger, also when
 // a callback keeps its loop from working (Options.StallAfter).
 //
+// [TLS] secures the connections of any handler.
+//
 // With addresses that begin with "udp:" a loop also has UDP sockets: a [PacketHandler] is
 // lent each datagram as a [Packet], and answers with [Packet.Reply] or through the
 // [Socket]. Sockets besides those are opened by [Server.ListenPacket] and

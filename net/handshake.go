@@ -37,6 +37,9 @@ type securer interface {
 // The functions of a tls.Config run on it. What they panic with ends the connection, as
 // it does in a handler.
 type handshake struct {
+	timer // until when it has to be done
+	limit time.Duration
+
 	c    *Conn
 	own  *handlers // the connection's
 	dial *Dialing  // whose outcome depends on this; nil: it was accepted
@@ -49,7 +52,6 @@ type handshake struct {
 	returned bool // by itself; else it has panicked or exited
 	panicked *PanicError
 	err      error
-	timer    Timer
 }
 
 // layOver puts a session between c's socket and its handler, if that wants one. Before
@@ -78,22 +80,26 @@ func (l *loop) layOver(c *Conn, g *Dialing) {
 // OnOpen implements Handler.
 func (k *handshake) OnOpen(c *Conn) {
 	l := c.l
-	limit := k.own.secure.limit()
+	k.limit = k.own.secure.limit()
 	if g := k.dial; g != nil && g.deadline != 0 {
 		left := max(time.Duration(g.deadline-l.clock()), 1)
-		if limit <= 0 || left < limit {
-			limit = left
+		if k.limit <= 0 || left < k.limit {
+			k.limit = left
 		}
 	}
-	if limit > 0 {
-		k.timer = l.after(limit, func() {
-			l.stats.Timeouts++
-			l.abort(c, &OpError{Op: opHandshake, Addr: c.remote, Err: fmt.Errorf("not done after %v: %w", limit.Round(time.Millisecond), os.ErrDeadlineExceeded)})
-		})
+	if k.limit > 0 {
+		k.owner = k
+		l.setTimer(&k.timer, k.limit)
 	}
 	if k.dial != nil {
 		k.goOn() // a client speaks first
 	}
+}
+
+// expired implements expirer.
+func (k *handshake) expired(l *loop) {
+	l.stats.Timeouts++
+	l.abort(k.c, &OpError{Op: opHandshake, Addr: k.c.remote, Err: fmt.Errorf("not done after %v: %w", k.limit.Round(time.Millisecond), os.ErrDeadlineExceeded)})
 }
 
 // opHandshake is the Op of errors.
@@ -129,7 +135,7 @@ func (k *handshake) goOn() bool {
 		l.sessionFailed(c, opHandshake, k.err)
 		return false
 	}
-	k.timer.Stop()
+	l.wheel.remove(&k.timer)
 	y.greets = nil
 	c.h = k.own
 	l.stats.TLSHandshakes++
@@ -145,11 +151,11 @@ func (k *handshake) goOn() bool {
 
 // OnClose implements Handler: there will be no session.
 func (k *handshake) OnClose(c *Conn, err error) {
-	k.timer.Stop()
+	l := c.l
+	l.wheel.remove(&k.timer)
 	if k.stop != nil {
 		k.resume(k.stop)
 	}
-	l := c.l
 	l.stats.TLSHandshakeErrors++
 	l.logConn(c, "a TLS handshake has failed", "err", err)
 	if k.dial == nil {

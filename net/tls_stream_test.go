@@ -46,7 +46,7 @@ func TestTLSStreamsEcho(t *testing.T) {
 				if err := c.CloseWrite(); err != nil {
 					t.Error(err)
 				}
-				wantRest(t, checked{t, c}, nil)
+				wantRest(t, c, nil)
 				if err := await(t, srv.causes, "OnClose"); err != nil && err != io.EOF {
 					t.Errorf("OnClose was told %v", err)
 				}
@@ -116,7 +116,7 @@ func TestTLSStreamDeadlines(t *testing.T) {
 		wantEcho(t, c, []byte("hello"))
 		write(t, c, []byte("x"))
 		n := await(t, wrote, "the write")
-		wantRest(t, checked{t, c}, append(bytes.Clone(big[:n]), "the end"...))
+		wantRest(t, c, append(bytes.Clone(big[:n]), "the end"...))
 		srv.wantEnd(nil)
 	}, "default", "epoll", "no features")
 }
@@ -223,7 +223,7 @@ func TestTLSStreamsCopy(t *testing.T) {
 		if err := c.CloseWrite(); err != nil {
 			t.Error(err)
 		}
-		wantRest(t, checked{t, c}, nil)
+		wantRest(t, c, nil)
 	}, "default", "epoll", "no features", "small buffers", "unix")
 }
 

@@ -105,11 +105,25 @@ func serveTLSHandler(t testing.TB, o Options, s script, over func(Handler) Handl
 // dialTLS connects a client of std's crypto/tls.
 func (s *server) dialTLS(config *tls.Config) *tls.Conn {
 	s.t.Helper()
-	c := tls.Client(s.dial(), config)
+	c := tls.Client(strictConn{s.dial()}, config)
 	if err := c.Handshake(); err != nil {
 		s.t.Fatalf("handshake: %v", err)
 	}
 	return c
+}
+
+// strictConn is a socket whose end is an error: std takes it for that of the session, when
+// it comes between two records, and tests want close_notify.
+type strictConn struct{ peerConn }
+
+var errNoGoodbye = errors.New("the stream has ended, and the session has not")
+
+func (c strictConn) Read(b []byte) (int, error) {
+	n, err := c.peerConn.Read(b)
+	if err == io.EOF {
+		err = errNoGoodbye
+	}
+	return n, err
 }
 
 // tlsVersions are those that are worth a test.
@@ -243,7 +257,7 @@ func TestTLSStreamThatIsCutShortIsAnError(t *testing.T) {
 					data: echoWrite(t).data,
 					eof:  func(c *Conn) { t.Error("OnEOF is called: the stream was cut") },
 				})
-				raw := srv.dial()
+				raw := strictConn{srv.dial()}
 				c := tls.Client(raw, clientTLS())
 				wantEcho(t, c, payload(6, 5000))
 				if !atRecord {
@@ -290,34 +304,14 @@ func TestTLSShutdownAndCloseSayGoodbye(t *testing.T) {
 		}})
 		c := srv.dialTLS(clientTLS())
 		write(t, c, []byte("x, and goodbye"))
-		wantRest(t, checked{t, c}, []byte("x, and goodbye"))
+		wantRest(t, c, []byte("x, and goodbye"))
 		srv.wantCause(nil)
 		c = srv.dialTLS(clientTLS())
 		wantEcho(t, c, []byte("hello"))
 		go srv.Shutdown(context.Background())
-		wantRest(t, checked{t, c}, nil)
+		wantRest(t, c, nil)
 		srv.wantCause(ErrServerClosed)
 	}, "default", "epoll", "loops", "no features", "unix")
-}
-
-// checked is a tls.Conn whose end of the stream has to be one of TLS: std takes that of
-// the socket for one, too.
-type checked struct {
-	t testing.TB
-	c *tls.Conn
-}
-
-func (r checked) Read(b []byte) (int, error) {
-	n, err := r.c.Read(b)
-	if err == io.EOF {
-		// The session's end is behind us. Whether it came says what was read last:
-		// after close_notify a tls.Conn reads no more from its socket.
-		var one [1]byte
-		if m, err := r.c.NetConn().Read(one[:]); m != 0 || err != io.EOF {
-			r.t.Errorf("behind the end of the session there is %v, %v", one[:m], err)
-		}
-	}
-	return n, err
 }
 
 func TestTLSChoosesCertificateAndProtocol(t *testing.T) {
@@ -639,7 +633,7 @@ func TestTLSSendsEverythingInOrder(t *testing.T) {
 		}})
 		c := srv.dialTLS(clientTLS())
 		await(t, opened, "OnOpen")
-		wantRest(t, checked{t, c}, want)
+		wantRest(t, c, want)
 		for range 4 {
 			if err := await(t, done, "what was sent to be told"); err != nil {
 				t.Errorf("told %v", err)
@@ -723,6 +717,56 @@ func TestTLSPausedConnectionsGetEverythingLater(t *testing.T) {
 	})
 }
 
+// Bytes that came together with the end of the handshake wait for a handler that does not
+// want them yet.
+func TestTLSBytesBehindTheHandshakeWait(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		for _, n := range []int{10, 30_000} {
+			t.Run(fmt.Sprint(n), func(t *testing.T) {
+				srv := serveTLS(t, v.Options, serverTLS(), script{
+					open: func(c *Conn) {
+						c.PauseRead()
+						c.AfterFunc(time.Millisecond, (*Conn).ResumeRead)
+					},
+					data: echoWrite(t).data,
+				})
+				raw := &lateConn{Conn: srv.dial()}
+				c := tls.Client(raw, clientTLS())
+				if err := c.Handshake(); err != nil {
+					t.Fatal(err)
+				}
+				want := payload(23, n)
+				write(t, c, want) // in one piece with what ends the handshake
+				raw.flush(t)
+				wantRead(t, c, want)
+			})
+		}
+	}, "default", "poisoned", "epoll", "small buffers", "no features", "unix")
+}
+
+// lateConn holds back what is written after the first time, until flush.
+type lateConn struct {
+	stdnet.Conn
+	late   []byte
+	wrote  bool
+	prompt bool
+}
+
+func (l *lateConn) Write(b []byte) (int, error) {
+	if !l.wrote || l.prompt {
+		l.wrote = true
+		return l.Conn.Write(b)
+	}
+	l.late = append(l.late, b...)
+	return len(b), nil
+}
+
+func (l *lateConn) flush(t *testing.T) {
+	t.Helper()
+	l.prompt = true
+	write(t, l.Conn, l.late)
+}
+
 // Other goroutines write, too.
 func TestTLSRefsAndBroadcastsAreEncrypted(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
@@ -753,7 +797,7 @@ func TestTLSRefsAndBroadcastsAreEncrypted(t *testing.T) {
 		if err := ref.Close(); err != nil {
 			t.Error(err)
 		}
-		wantRest(t, checked{t, c}, nil)
+		wantRest(t, c, nil)
 		_ = half.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 		if n, err := half.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("a connection in its handshake gets %d bytes, %v", n, err)
