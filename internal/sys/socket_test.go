@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,9 +50,15 @@ func dial(t *testing.T, listener int, to netip.AddrPort) (client, server int) {
 	if err := unix.Connect(client, sa); err != nil {
 		t.Fatal(err)
 	}
-	server, _, err = unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
+	// The client may be connected a moment before the listener knows of it.
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		server, _, err = unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		if err == nil {
+			break
+		}
+		if err != unix.EAGAIN || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() { Close(server) })
 	return client, server
