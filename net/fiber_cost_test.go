@@ -216,7 +216,7 @@ func TestTenThousandFibersComeAndGo(t *testing.T) {
 			}
 		}
 	})
-	// One round before anything is measured: the supplies fill up.
+	// One round of each kind before anything is measured: the supplies fill up.
 	round := func(kind byte) error {
 		return crowd(streams, func(i int) error {
 			c, err := connect(s.addr())
@@ -253,8 +253,10 @@ func TestTenThousandFibersComeAndGo(t *testing.T) {
 			return st.Fibers == 0 && st.Connections == 0 && st.LeasesOut+st.CopiesOut == 0
 		})
 	}
-	if err := round('q'); err != nil {
-		t.Fatal(err)
+	for _, kind := range kinds {
+		if err := round(kind); err != nil {
+			t.Fatal(err)
+		}
 	}
 	settled()
 	goroutines, before := runtime.NumGoroutine(), memoryInUse()
@@ -280,7 +282,9 @@ func TestTenThousandFibersComeAndGo(t *testing.T) {
 		t.Errorf("%d of %d fibers have returned", n, begun.Load())
 	}
 	until(t, "the goroutines to have gone", func() bool { return runtime.NumGoroutine() <= goroutines })
-	if after := memoryInUse(); after > before+before/4+2<<20 {
+	// Go keeps half a KiB of every goroutine that there was at the same time, for the
+	// next ones. How many fibers these are at most is different from round to round.
+	if after := memoryInUse(); after > before+before/4+2<<20+512*most {
 		t.Errorf("%d bytes are in use, %d were before", after, before)
 	}
 	st := s.Stats()
