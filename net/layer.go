@@ -112,6 +112,9 @@ func (l *loop) unwrapSome(c *Conn) bool {
 		m, err = y.s.Read(b[n:])
 		n += m
 	}
+	if n > 0 {
+		c.state &^= offerPending // what is kept goes along
+	}
 	if n == 0 {
 		l.put(lease)
 	} else if lease = lease.Slice(0, n); c.state&hasKept != 0 {

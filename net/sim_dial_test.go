@@ -5,6 +5,7 @@ package net
 import (
 	"context"
 	"errors"
+	"io"
 	"net/netip"
 	"os"
 	"syscall"
@@ -100,7 +101,7 @@ func (w *world) answer(to netip.AddrPort) sim.Answer {
 		w.peers = append(w.peers, p)
 		w.alive++
 		s.peer = p
-		p.connected(peer)
+		p.connected(peer, s.g.h.secure != nil)
 	}}
 }
 
@@ -145,10 +146,11 @@ func (s *simDial) failed(err error) {
 			w.e.Violate("dial %d was not cancelled", s.n)
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		if s.timeout < 0 {
+		if s.timeout < 0 && s.g.h.secure == nil {
 			w.e.Violate("dial %d has no timeout: %v", s.n, err)
 		}
 	case errors.As(err, &errno):
+	case s.g.h.secure != nil && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)):
 	default:
 		w.e.Violate("dial %d fails with %v", s.n, err)
 	}

@@ -18,6 +18,7 @@ type simPeer struct {
 	w    *world
 	id   int
 	p    *sim.Peer // nil until it has connected, and if nobody listened
+	io   simIO     // what it reads and writes by: that, or a session
 	conn *simConn
 	at   int // where in the pattern its bytes are
 
@@ -40,6 +41,13 @@ type simPeer struct {
 	sleeping   bool // before it writes again
 	resting    bool // before it reads again
 	progressAt time.Duration
+}
+
+// simIO is what a peer reads and writes by.
+type simIO interface {
+	Read([]byte) (int, error)
+	Write([]byte) (int, error)
+	CloseWrite()
 }
 
 // simLeave is how a peer ends.
@@ -106,13 +114,16 @@ func (p *simPeer) begin(route sim.Route) {
 			return
 		}
 		p.w.team.connected()
-		p.connected(peer)
+		p.connected(peer, p.w.hasSessions())
 	})
 }
 
-// connected has the peer begin to do what it does.
-func (p *simPeer) connected(peer *sim.Peer) {
-	p.p = peer
+// connected has the peer begin to do what it does, within a session or not.
+func (p *simPeer) connected(peer *sim.Peer, sealed bool) {
+	p.p, p.io = peer, peer
+	if sealed {
+		p.io = newSimSealed(p.w, peer, p.id)
+	}
 	p.progress()
 	switch p.leave {
 	case simAtOnce:
@@ -173,6 +184,12 @@ func (p *simPeer) look() {
 	if p.done {
 		return
 	}
+	if x, ok := p.io.(*simSealed); ok {
+		if err := x.flush(); err != nil && !errors.Is(err, unix.EAGAIN) {
+			p.fail(err)
+			return
+		}
+	}
 	if !p.sleeping && !p.ended {
 		p.write()
 	}
@@ -203,7 +220,7 @@ func (p *simPeer) write() {
 			n, gap = min(10, n), max(gap, 10*time.Microsecond)
 		}
 		at := p.at + p.sent
-		m, err := p.p.Write(patternBytes[at : at+n])
+		m, err := p.io.Write(patternBytes[at : at+n])
 		p.sent += m
 		switch {
 		case err != nil && !errors.Is(err, unix.EAGAIN):
@@ -230,7 +247,7 @@ func (p *simPeer) write() {
 	switch p.leave {
 	case simNicely, simNicelyToo:
 		p.end()
-		p.p.CloseWrite()
+		p.io.CloseWrite()
 	case simRudely:
 		p.end()
 		p.p.Close()
@@ -257,7 +274,7 @@ func (p *simPeer) end() {
 func (p *simPeer) read() {
 	var b [4096]byte
 	for room := p.readChunk; room > 0; {
-		n, err := p.p.Read(b[:min(len(b), room)])
+		n, err := p.io.Read(b[:min(len(b), room)])
 		switch {
 		case err == nil:
 			p.check(b[:n])
@@ -331,6 +348,8 @@ func (p *simPeer) judge() {
 	case !p.done:
 		p.w.e.Violate("peer %d has not come to its end", p.id)
 	case k == nil:
+	case p.sawEnd && k.whole() && k.cause != io.EOF && p.p != p.io && !p.io.(*simSealed).goodbye:
+		p.w.e.Violate("peer %d sees the end of the stream, and its session has not ended (cause: %v)", p.id, k.cause)
 	case p.sawEnd && k.whole() && p.got != k.wrote:
 		p.w.e.Violate("peer %d sees the end of the stream after %d bytes, %d were written (cause: %v)", p.id, p.got, k.wrote, k.cause)
 	}

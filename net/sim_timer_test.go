@@ -227,7 +227,7 @@ func (k *simConn) timedOut(err error) bool {
 	switch {
 	case op.Op == "idle" && (lim.idle == 0 || silent < lim.idle):
 		k.w.e.Violate("connection %d is taken for idle after %v, its timeout is %v", k.n, silent, lim.idle)
-	case op.Op == "write" && (!lim.anyWrite || k.c.Buffered() == 0 && k.wrote == 0):
+	case op.Op == "write" && (!lim.anyWrite || k.c.Buffered() == 0 && k.wrote == 0 && k.c.state&layered == 0):
 		k.w.e.Violate("connection %d times out in writing, and has no timeout, or nothing to write", k.n)
 	case op.Op == "read" && (lim.read == 0 || silent < lim.read) && (lim.readBy == 0 || now < lim.readBy):
 		k.w.e.Violate("connection %d times out in reading after %v, its timeout is %v, its deadline %v", k.n, silent, lim.read, lim.readBy)

@@ -282,6 +282,9 @@ func (w *world) run() {
 	if w.serves != nil {
 		hs = w.serves()
 	}
+	if w.hasSessions() {
+		hs.secure = simSecurer{w}
+	}
 	l, err := newLoop(0, w.o, hs)
 	if err != nil {
 		w.e.Violate("newLoop: %v", err)
@@ -332,7 +335,7 @@ func (w *world) judge() {
 	if st.InFlight != 0 || st.Connections != 0 || st.LeasesOut != 0 || st.CopiesOut != 0 || st.HeldBytes != 0 {
 		w.e.Violate("after the end: %d operations in flight, %d connections, %d leases and %d copies out", st.InFlight, st.Connections, st.LeasesOut, st.CopiesOut)
 	}
-	if n := st.Accepted + st.Dialled; n != st.Closed || n != uint64(len(w.list)) || st.Dialling != 0 {
+	if n := st.Accepted + st.Dialled; n != st.Closed || n != uint64(len(w.list))+st.TLSHandshakeErrors || st.Dialling != 0 {
 		w.e.Violate("after the end: %d connections accepted, %d dialled, %d closed, %d opened, %d are being made", st.Accepted, st.Dialled, st.Closed, len(w.list), st.Dialling)
 	}
 	if st.Panics != uint64(w.panics) {
