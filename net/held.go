@@ -24,10 +24,13 @@ func (l *loop) hold(s *segment, n int) {
 	}
 }
 
-// holdInput counts n bytes of kept input more, or less.
-func (l *loop) holdInput(n int) {
+// holdInput counts n bytes of c's input more, or less. That of blocking code is not for
+// the second step: it is consumed in its time, and meanwhile no more of it is read.
+func (l *loop) holdInput(c *Conn, n int) {
 	l.held += n
-	l.heldInput += n
+	if c.stream == nil {
+		l.heldInput += n
+	}
 }
 
 // setMarks sets the marks by which connections are steered, and from how many bytes
@@ -72,7 +75,7 @@ func (l *loop) checkInput() {
 	for l.heldInput > l.o.MaxLoopBytes/2 {
 		var most *Conn
 		l.table.each(func(c *Conn) {
-			if kept := c.keeps(); kept > 0 && !c.parts() && (most == nil || kept > most.keeps()) {
+			if kept := c.keeps(); kept > 0 && c.stream == nil && !c.parts() && (most == nil || kept > most.keeps()) {
 				most = c
 			}
 		})

@@ -170,7 +170,7 @@ func (y *layer) forget() {
 
 // count tells the loop how much is held.
 func (y *layer) count(n int) {
-	y.c.l.holdInput(n - y.held)
+	y.c.l.holdInput(y.c, n-y.held)
 	y.held = n
 }
 

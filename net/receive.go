@@ -137,7 +137,7 @@ func (c *Conn) keep(b []byte) {
 	if len(b) == 0 && c.rare == nil {
 		return
 	}
-	c.l.holdInput(len(b) - len(c.rarely().kept))
+	c.l.holdInput(c, len(b)-len(c.rarely().kept))
 	if len(b) == 0 {
 		c.rare.kept = nil
 		c.state &^= hasKept

@@ -70,6 +70,7 @@ var _ interface {
 
 func newStream(c *Conn) *Stream {
 	s := &Stream{c: c, l: c.l}
+	c.l.heldInput -= c.keeps() // see holdInput
 	c.stream = s
 	return s
 }

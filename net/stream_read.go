@@ -200,7 +200,7 @@ func (s *Stream) most() int {
 func (s *Stream) account(n int) {
 	l := s.l
 	s.unread += n
-	l.holdInput(n)
+	l.holdInput(s.c, n)
 	switch {
 	case n > 0:
 		if l.held > l.heavyFrom {
