@@ -210,6 +210,14 @@ func TestTLSStreamsCopy(t *testing.T) {
 			_, err = io.Copy(up, s)
 			return errors.Join(err, up.CloseWrite(), down.Wait())
 		}, false))
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// As in TestCopyOfFiles: what cannot tell is read by worker threads.
+		back.workers = !tellsOfWaiting(f)
+		front.workers = back.workers
+		_ = f.Close()
 		c := front.dialTLS(clientTLS())
 		write(t, c, []byte("file"))
 		wantRead(t, c, content)
