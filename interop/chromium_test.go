@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -15,17 +16,25 @@ import (
 )
 
 // page asks for more by itself, and shows what it got: a script, the echo of a request,
-// and that of a WebSocket.
+// and that of a WebSocket. It has loaded once its image has, which the server keeps back
+// until the page says that the rest is there: a browser does not wait for a WebSocket by
+// itself.
 const page = `<!doctype html><title>ringnet</title>
 <p id="script"></p><p id="fetch"></p><p id="socket"></p>
+<img src="/image">
 <script src="/script.js"></script>
 <script>
-fetch("/echo", {method: "POST", body: "x".repeat(100000)}).then(r => r.text()).then(t => {
-	document.getElementById("fetch").textContent = "echo of " + t.length + " bytes";
-});
+function show(id, text) {
+	document.getElementById(id).textContent = text;
+	if ([...document.getElementsByTagName("p")].every(p => p.textContent)) {
+		fetch("/shown", {method: "POST"});
+	}
+}
+fetch("/echo", {method: "POST", body: "x".repeat(100000)}).then(r => r.text()).then(t => show("fetch", "echo of " + t.length + " bytes"));
 const s = new WebSocket("wss://" + location.host + "/socket");
 s.onopen = () => s.send("through the socket");
-s.onmessage = e => { document.getElementById("socket").textContent = "came " + e.data; s.close(); };
+s.onmessage = e => { show("socket", "came " + e.data); s.close(); };
+show("script", scripted);
 </script>`
 
 // A browser loads a page over HTTPS, and what that asks for.
@@ -50,7 +59,21 @@ func TestChromiumLoadsAPageOverHTTPS(t *testing.T) {
 		})
 		mux.HandleFunc("/script.js", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/javascript")
-			_, _ = io.WriteString(w, `document.getElementById("script").textContent = "the script has run";`)
+			_, _ = io.WriteString(w, `const scripted = "the script has run";`)
+		})
+		shown := make(chan struct{}, 1)
+		mux.HandleFunc("POST /shown", func(http.ResponseWriter, *http.Request) {
+			select {
+			case shown <- struct{}{}:
+			default:
+			}
+		})
+		mux.HandleFunc("/image", func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-shown:
+			case <-r.Context().Done():
+			}
+			http.NotFound(w, r)
 		})
 		mux.HandleFunc("/echo", echoHTTP)
 		mux.HandleFunc("/socket", echoWebSocket)
@@ -61,7 +84,7 @@ func TestChromiumLoadsAPageOverHTTPS(t *testing.T) {
 		// is its own server's that is no risk.
 		cmd := exec.CommandContext(ctx, browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
 			"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(),
-			"--ignore-certificate-errors", "--virtual-time-budget=10000", "--timeout=20000", "--dump-dom", "https://"+p.addr+"/")
+			"--ignore-certificate-errors", fmt.Sprintf("--timeout=%d", patience.Milliseconds()), "--dump-dom", "https://"+p.addr+"/")
 		cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errs
