@@ -51,7 +51,8 @@ var house = map[string][]string{
 	"interop":         {"net", "ring"},
 	".":               {"ring"}, // this test
 	"internal/leak":   {},
-	// Which goroutine is it? Two instructions in assembly, for net alone.
+	// Which goroutine is it, and what does a switch to it touch? A few instructions in
+	// assembly, for net alone.
 	"internal/goroutine": {},
 	"internal/forbid":    {"internal/sys"},
 	"kernels":            {"ring"},

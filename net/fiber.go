@@ -34,37 +34,38 @@ import (
 // Fiber is a function that runs on a loop besides others; see [Stream.Spawn]. Its
 // methods may be called only on fibers of the same loop.
 type Fiber struct {
-	l     *loop
-	owner *Stream // whose end is its end
-
-	main    func(*Stream) error // what it runs: this,
-	spawned func() error        // or this
-
+	// What every switch needs, in two lines of the cache.
 	next  func() (struct{}, bool) // switches to it
 	yield func(struct{}) bool     // switches back
 	g     uintptr                 // its goroutine
-
-	link    *Fiber // the next one on the list that it is on
-	sibling *Fiber // of the same owner
+	stack uintptr                 // about where its stack ends while it waits, see approach
 
 	// What it waits for, and what has come of it.
 	waits wait
-	at    *Stream       // waitBytes, waitRoom, waitSent
-	p     []byte        // waitBytes: where to put them; nil: it wants a lease
-	n     int           // bytes
-	lease bufring.Lease // waitBytes: instead
+	ended bool
+	at    *Stream // waitBytes, waitRoom, waitSent
+	p     []byte  // waitBytes: where to put them; nil: it wants a lease
+	n     int     // bytes
+	err   error
+	link  *Fiber // the next one on the list that it is on
+
+	lease bufring.Lease // waitBytes: instead of p
 	seg   *segment      // waitSent: what is to be sent
 	for_  abandoner     // waitOther
-	err   error
+	cut   error         // waitSent: it is to wait no longer, because of this
+	clock *fiberClock   // waitTime
 
-	ended    bool
+	l       *loop
+	owner   *Stream             // whose end is its end
+	sibling *Fiber              // of the same owner
+	main    func(*Stream) error // what it runs: this,
+	spawned func() error        // or this
+
 	returned bool // its function has; else it has panicked or exited
 	panicked *PanicError
 	result   error
-	cut      error     // waitSent: it is to wait no longer, because of this
 	refused  int       // times it wanted to wait after its end
 	waiters  fiberList // of its end
-	clock    *fiberClock
 }
 
 // wait is what a fiber waits for.
@@ -280,6 +281,7 @@ func (l *loop) refuse() {
 // Whoever is to wake it knows of it already.
 func (f *Fiber) park(w wait) error {
 	f.waits = w
+	f.stack = goroutine.Stack()
 	f.yield(struct{}{})
 	return f.err
 }

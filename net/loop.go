@@ -408,6 +408,9 @@ func (l *loop) dispatchSome() {
 	for l.next < l.count {
 		cqe := &l.batch[l.next]
 		l.next++
+		if l.fibers >= approachFrom {
+			l.approach()
+		}
 		l.complete(cqe)
 		if len(l.owing) > 0 {
 			l.settleOwing()

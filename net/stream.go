@@ -36,19 +36,15 @@ type Stream struct {
 	c *Conn
 	l *loop
 
-	// Received and not read: what OnData is looking at, or what has been held of it.
-	// There are never both, except for a moment.
-	view   []byte
-	held   bufring.Lease   // the first
-	more   []bufring.Lease // and those behind it
-	unread int             // bytes of these
-
+	// Received and not read: what OnData is looking at, or what has been held of it,
+	// see below. There are never both, except for a moment. What every request needs
+	// comes first, so that it is in two lines of the cache.
+	view    []byte
+	unread  int       // bytes that are held
 	readers fiberList // that wait for bytes; then there are none
-	writers fiberList // that wait for room, or for what they send to have gone
-	fibers  *Fiber    // that belong to it
 
-	deadlines *deadlines     // nil: no deadlines
-	ctx       *streamContext // nil: nobody has asked
+	deadlines *deadlines // nil: no deadlines
+	writers   fiberList  // that wait for room, or for what they send to have gone
 
 	eof       bool // the peer has ended its direction
 	readShut  bool // CloseRead
@@ -59,6 +55,11 @@ type Stream struct {
 	attentive bool // writers wait for room, or to be cut short
 
 	closeAsked atomic.Bool // by another goroutine
+
+	fibers *Fiber          // that belong to it
+	ctx    *streamContext  // nil: nobody has asked
+	held   bufring.Lease   // the first of what is held
+	more   []bufring.Lease // and those behind it
 }
 
 var _ interface {

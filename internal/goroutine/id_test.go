@@ -67,3 +67,16 @@ func TestACoroutineHasItsOwnNumber(t *testing.T) {
 		t.Errorf("the coroutine is %x, and then %x; its caller %x", first, again, ID())
 	}
 }
+
+// Whatever the addresses are: nothing is read.
+func TestPrefetchReadsNothing(t *testing.T) {
+	Prefetch(nil)
+	Prefetch((*int)(nil))
+	Prefetch(new([128]byte))
+	PrefetchSwitch(0, 0)
+	PrefetchSwitch(ID(), Stack())
+	PrefetchSwitch(1<<63, ^uintptr(0))
+	if n := testing.AllocsPerRun(100, func() { Prefetch(t) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

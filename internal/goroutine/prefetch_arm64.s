@@ -1,0 +1,42 @@
+//go:build linux
+
+#include "textflag.h"
+
+// func Stack() uintptr
+TEXT ·Stack(SB), NOSPLIT, $0-8
+	MOVD $ret+0(FP), R0
+	MOVD R0, ret+0(FP)
+	RET
+
+// func Prefetch(p any)
+TEXT ·Prefetch(SB), NOSPLIT, $0-16
+	MOVD p_data+8(FP), R0
+	PRFM (R0), PLDL1KEEP
+	PRFM 64(R0), PLDL1KEEP
+	RET
+
+// See prefetch_amd64.s for how much.
+
+// func PrefetchSwitch(id, stack uintptr)
+TEXT ·PrefetchSwitch(SB), NOSPLIT, $0-16
+	MOVD id+0(FP), R0
+	MOVD stack+8(FP), R1
+	SUB  $192, R1
+	PRFM (R0), PLDL1KEEP
+	PRFM 64(R0), PLDL1KEEP
+	PRFM 128(R0), PLDL1KEEP
+	PRFM 192(R0), PLDL1KEEP
+	PRFM 256(R0), PLDL1KEEP
+	PRFM 320(R0), PLDL1KEEP
+	PRFM 384(R0), PLDL1KEEP
+	PRFM (R1), PLDL1KEEP
+	PRFM 64(R1), PLDL1KEEP
+	PRFM 128(R1), PLDL1KEEP
+	PRFM 192(R1), PLDL1KEEP
+	PRFM 256(R1), PLDL1KEEP
+	PRFM 320(R1), PLDL1KEEP
+	PRFM 384(R1), PLDL1KEEP
+	PRFM 448(R1), PLDL1KEEP
+	PRFM 512(R1), PLDL1KEEP
+	PRFM 576(R1), PLDL1KEEP
+	RET
