@@ -4,11 +4,14 @@ package net
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"reflect"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -154,7 +157,8 @@ func TestMemoryPerIdleStream(t *testing.T) {
 // churnVariable sets for how long fibers come and go; without it two seconds.
 const churnVariable = "RINGNET_TEST_FIBER_CHURN"
 
-// Thousands of fibers on one loop come and go, in every way they can, and leave nothing.
+// Ten thousand fibers at once on one loop come and go, in every way they can, and leave
+// nothing.
 func TestTenThousandFibersComeAndGo(t *testing.T) {
 	d := 2 * time.Second
 	if v := os.Getenv(churnVariable); v != "" {
@@ -163,10 +167,10 @@ func TestTenThousandFibersComeAndGo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const perStream = 20
-	streams := few(500)
+	const perStream = 40
+	streams := few(600)
 	var begun, returned atomic.Int64
-	s := serveBlocking(t, Options{Loops: 1, poison: true}, func(s *Stream) error {
+	serve := func(s *Stream) error {
 		b := make([]byte, 64)
 		for {
 			n, err := s.Read(b)
@@ -215,10 +219,23 @@ func TestTenThousandFibersComeAndGo(t *testing.T) {
 				return err
 			}
 		}
-	})
+	}
+	s := serveHandler(t, Options{Loops: 1, poison: true, Logger: slog.New(slog.DiscardHandler)}, newBlocking(serve, false))
 	// One round of each kind before anything is measured: the supplies fill up.
+	// In each there is a moment at which every stream has its own fiber and those that
+	// sleep for an hour, of both its messages.
+	const lasting = 1 + 2*perStream/5
 	round := func(kind byte) error {
+		var open, counted sync.WaitGroup
+		open.Add(streams)
+		counted.Add(1)
 		return crowd(streams, func(i int) error {
+			opened := sync.OnceFunc(open.Done)
+			defer opened()
+			count := sync.OnceFunc(counted.Done)
+			if i == 0 {
+				defer count()
+			}
 			c, err := connect(s.addr())
 			if err != nil {
 				return err
@@ -232,6 +249,15 @@ func TestTenThousandFibersComeAndGo(t *testing.T) {
 					return err
 				}
 			}
+			opened()
+			open.Wait()
+			if i == 0 {
+				if n := s.Stats().Fibers; n < uint64(lasting*streams) {
+					return fmt.Errorf("%d fibers on %d streams: want at least %d on each", n, streams, lasting)
+				}
+				count()
+			}
+			counted.Wait()
 			switch kind {
 			case 'r':
 				return errors.Join(c.SetLinger(0), c.Close())

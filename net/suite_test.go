@@ -489,7 +489,9 @@ func serveHandler(t testing.TB, o Options, h Handler, addrs ...string) *server {
 		}
 	}
 	srv := &server{t: t, log: &logbook{}, before: footprintNow(t)}
-	o.Logger = slog.New(slog.NewTextHandler(srv.log, nil))
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(srv.log, nil))
+	}
 	srv.Server = &Server{Handler: h, Options: o}
 	if err := srv.Start(addrs...); err != nil {
 		t.Fatalf("start: %v", err)
