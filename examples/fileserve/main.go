@@ -13,7 +13,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -23,7 +22,6 @@ import (
 	"syscall"
 	"time"
 
-	"example.com/ringnet/net"
 	"example.com/ringnet/ring"
 )
 
@@ -116,25 +114,19 @@ func run(c *config) error {
 		return err
 	}
 	defer site.close()
-	srv := &net.Server{Handler: net.Blocking(site.serve), Options: net.Options{
-		Loops: c.loops, Engine: kind, MaxConns: c.maxConns, IdleTimeout: c.idleTimeout, WriteTimeout: c.stallTimeout,
-		FileBufs: c.fileBuffers,
-		NoBulk:   true, // nobody sends much: what is received has its place in small buffers
-	}}
-	scheme := "http"
-	if c.cert != "" {
-		pair, err := tls.LoadX509KeyPair(c.cert, c.key)
-		if err != nil {
-			return err
-		}
-		scheme = "https"
-		srv.Handler = net.TLS(&tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"http/1.1"}}, srv.Handler)
+	srv, err := site.server(kind)
+	if err != nil {
+		return err
 	}
 
 	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	if err := srv.Start(c.addr); err != nil {
 		return err
+	}
+	scheme := "http"
+	if c.cert != "" {
+		scheme = "https"
 	}
 	fmt.Printf("fileserve on %s://%v, %d loops, root %s\nengine: %v\n", scheme, srv.Addrs()[0], len(srv.LoopStats()), c.root, srv.Engine())
 

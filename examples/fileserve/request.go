@@ -4,8 +4,8 @@ package main
 
 import (
 	"bytes"
-	"io/fs"
 	"net/url"
+	"strings"
 
 	"github.com/valyala/fasthttp"
 )
@@ -112,7 +112,7 @@ func target(uri []byte) (path, query []byte, status int) {
 		if err != nil {
 			return nil, nil, fasthttp.StatusBadRequest
 		}
-		if bytes.Count(path, []byte("/")) != len(bytes.Split([]byte(plain), []byte("/")))-1 {
+		if strings.Count(plain, "/") != bytes.Count(path, slash) {
 			return nil, nil, fasthttp.StatusNotFound
 		}
 		path = []byte(plain)
@@ -122,6 +122,8 @@ func target(uri []byte) (path, query []byte, status int) {
 	}
 	return path, query, 0
 }
+
+var slash = []byte("/")
 
 // served reports whether a path could be that of a file that is served: whether it begins
 // with a slash, and no element of it is empty (but the last, which stands for a directory)
@@ -137,9 +139,5 @@ func served(path []byte) bool {
 		}
 		before = b
 	}
-	name := path[1:]
-	if n := len(name); n > 0 && name[n-1] == '/' {
-		name = name[:n-1]
-	}
-	return len(name) == 0 || fs.ValidPath(string(bytes.ToValidUTF8(name, []byte("_"))))
+	return true
 }

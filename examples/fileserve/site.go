@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	stdnet "net"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"example.com/ringnet/net"
+	"example.com/ringnet/ring"
 )
 
 // site is what is served, and how. Apart from the tree and the log it is made of one desk
@@ -64,6 +66,23 @@ func newSite(c *config) (*site, error) {
 		s.desks = append(s.desks, d)
 	}
 	return s, nil
+}
+
+// server is what serves the site.
+func (s *site) server(engine ring.EngineKind) (*net.Server, error) {
+	srv := &net.Server{Handler: net.Blocking(s.serve), Options: net.Options{
+		Loops: s.loops, Engine: engine, MaxConns: s.maxConns, IdleTimeout: s.idleTimeout, WriteTimeout: s.stallTimeout,
+		FileBufs: s.fileBuffers,
+		NoBulk:   true, // requests are small, and what nobody reads of them has to be bounded
+	}}
+	if s.cert != "" {
+		pair, err := tls.LoadX509KeyPair(s.cert, s.key)
+		if err != nil {
+			return nil, err
+		}
+		srv.Handler = net.TLS(&tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"http/1.1"}}, srv.Handler)
+	}
+	return srv, nil
 }
 
 // close frees what the site has, when no loop is left.

@@ -21,8 +21,9 @@ import (
 // tree is the directory that is served. Everything here may wait for a disk, and runs
 // beside the loops. Safe for concurrent use.
 type tree struct {
-	root  *os.Root // which follows symbolic links, but none that leads out
-	small int64    // up to this size files are read into memory; negative: none are
+	root  *os.Root      // which follows symbolic links, but none that leads out
+	small int64         // up to this size files are read into memory; negative: none are
+	rest  time.Duration // restFor
 }
 
 func openTree(dir string, small int64) (*tree, error) {
@@ -30,7 +31,7 @@ func openTree(dir string, small int64) (*tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("-root: %w", err)
 	}
-	return &tree{root: root, small: small}, nil
+	return &tree{root: root, small: small, rest: restFor}, nil
 }
 
 func (t *tree) close() { _ = t.root.Close() }
@@ -56,10 +57,10 @@ func stampOf(st fs.FileInfo) stamp {
 // them ticks some hundred times a second, and some file systems' once in two.
 const restFor = 2 * time.Second
 
-// rests reports whether the file has not been changed lately. The time of the last change
-// of the inode cannot be set by anybody.
-func (s stamp) rests(now time.Time) bool {
-	return now.Sub(time.Unix(s.ctime.Unix())) > restFor
+// rests reports whether a file has not been changed lately. The time of the last change
+// of an inode cannot be set by anybody.
+func (t *tree) rests(s stamp, now time.Time) bool {
+	return now.Sub(time.Unix(s.ctime.Unix())) > t.rest
 }
 
 // errNowhere says that there is nothing to serve by that name.
@@ -115,8 +116,8 @@ func (t *tree) look(name string, known *entry) (*entry, error) {
 			return nil, err
 		}
 		e.stamps[i] = s
-		e.rests = e.rests && s.rests(now)
-		r.describe(typeOf(path.Ext(file)), c.name, c.name != "" || varies, s, s.rests(now))
+		e.rests = e.rests && t.rests(s, now)
+		r.describe(typeOf(path.Ext(file)), c.name, varies, s, t.rests(s, now))
 		e.reps[i] = r
 	}
 	return e, nil
