@@ -19,37 +19,37 @@ import (
 // fileSet is the files that are asked for: n of one size.
 type fileSet struct {
 	size, n int
-	on      []*os.File // the files themselves, if they are to be cold
+	cold    string // where they are, if they are to be cold
 }
 
-// files is the set of the plan.
-func (p *plan) fileSet() *fileSet { return &fileSet{size: p.sizes[0], n: p.files} }
-
-// open opens the files in the directory where the server has them, so that they can be
-// dropped from the page cache.
-func (s *fileSet) open(dir string) error {
-	for i := range s.n {
-		f, err := os.Open(filepath.Join(dir, files.Name(s.size, i)))
-		if err != nil {
-			return err
-		}
-		s.on = append(s.on, f)
-		if i > 0 {
-			continue
-		}
-		if err := mayGoCold(f); err != nil {
-			return err
-		}
+// fileSet is that of the plan.
+func (p *plan) fileSet() (*fileSet, error) {
+	s := &fileSet{size: p.sizes[0], n: p.files, cold: p.cold}
+	if s.cold == "" {
+		return s, nil
 	}
-	return nil
+	f, err := os.Open(s.path(0))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return s, mayGoCold(f)
 }
 
-// drop has the kernel forget the i-th file, if it is to be cold.
+func (s *fileSet) path(i int) string { return filepath.Join(s.cold, files.Name(s.size, i)) }
+
+// drop has the kernel forget the i-th file, if it is to be cold. There may be more files
+// than a process may have open, so none stays so.
 func (s *fileSet) drop(i int) error {
-	if s.on == nil {
+	if s.cold == "" {
 		return nil
 	}
-	return drop(s.on[i], control.Request{N: uint64(s.size)})
+	f, err := os.Open(s.path(i))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return drop(f, control.Request{N: uint64(s.size)})
 }
 
 // request asks for the i-th file, as wrk does. All are equally long.
@@ -57,30 +57,36 @@ func (s *fileSet) request(addr address, i int) []byte {
 	return fmt.Appendf(nil, "GET /%s HTTP/1.1\r\nHost: %s\r\n\r\n", files.Name(s.size, i), addr)
 }
 
-// askForFiles makes connections ask for files by HTTP, each for its own as far as there
-// are so many, and checks every answer: its head, and every byte of its body.
+// askForFiles makes connections ask for files by HTTP, each for its own, one after the
+// other, as far as there are so many. It checks every answer: its head, and every byte of
+// its body.
 func (l *load) askForFiles() error {
-	set := l.plan.fileSet()
-	set.n = min(set.n, len(l.conns))
-	if l.plan.cold != "" {
-		if err := set.open(l.plan.cold); err != nil {
-			return err
-		}
+	set, err := l.plan.fileSet()
+	if err != nil {
+		return err
 	}
+	conns := len(l.conns)
+	each := max(1, set.n/conns)
+	// file is the one that a connection asks for n-th.
+	file := func(c *conn, n uint32) int { return (int(c.index) + int(n)%each*conns) % set.n }
 	var requests []byte
 	for i := range l.conns {
 		c := &l.conns[i]
-		requests = append(requests, set.request(l.plan.addr, i%set.n)...)
-		c.sendPos, c.recvPos = 0, uint32(files.Start(i%set.n))
-		if err := set.drop(i % set.n); err != nil {
-			return err
+		for n := range each {
+			requests = append(requests, set.request(l.plan.addr, file(c, uint32(n)))...)
+		}
+		c.sendPos, c.recvPos = 0, uint32(files.Start(file(c, 0)))
+		for n := range l.plan.pipeline {
+			if err := set.drop(file(c, uint32(n))); err != nil {
+				return err
+			}
 		}
 	}
-	one := len(requests) / len(l.conns)
-	l.out, l.asks = &looped{b: requests, period: uint32(one), stride: one}, one
-	heads := make([]head, len(l.conns))
+	own := len(requests) / conns
+	l.out, l.asks = &looped{b: requests, period: uint32(own), stride: own}, own/each
+	heads := make([]head, conns)
 	l.take = func(c *conn, b []byte) error {
-		h, i := &heads[c.index], int(c.index)%set.n
+		h := &heads[c.index]
 		for len(b) > 0 {
 			if !h.whole {
 				n, err := h.take(b)
@@ -102,8 +108,9 @@ func (l *load) askForFiles() error {
 			}
 			if b = b[n:]; c.receives != before {
 				h.reset()
-				c.recvPos = uint32(files.Start(i))
-				if err := set.drop(i); err != nil {
+				c.recvPos = uint32(files.Start(file(c, c.receives)))
+				// What that has begun has not been sent yet.
+				if err := set.drop(file(c, c.sends-1)); err != nil {
 					return err
 				}
 			}
@@ -255,11 +262,11 @@ func (s *fileSet) answer(fd, i int, p pattern, buf []byte) (int, error) {
 
 // script makes wrk ask for one file after the other, and drop each before, if they
 // are to be cold. It needs none for a single warm one.
-func (s *fileSet) script(cold string) string {
-	if s.n == 1 && cold == "" {
+func (s *fileSet) script() string {
+	if s.n == 1 && s.cold == "" {
 		return ""
 	}
-	return strings.NewReplacer("COUNT", strconv.Itoa(s.n), "SIZE", strconv.Itoa(s.size), "DIRECTORY", luaString(cold)).Replace(filesScript)
+	return strings.NewReplacer("COUNT", strconv.Itoa(s.n), "SIZE", strconv.Itoa(s.size), "DIRECTORY", luaString(s.cold)).Replace(filesScript)
 }
 
 // luaString quotes a string for Lua.

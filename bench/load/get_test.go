@@ -72,6 +72,7 @@ func TestFilesAreVerified(t *testing.T) {
 		{100_000, "-files 9"},
 		{1024, "-files 1 -rate 500"},
 		{100_000, "-files 4 -cold DIR -meek -drain=false"},
+		{1024, "-files 9 -cold DIR -pipeline 3"},
 	} {
 		dir := someFiles(t, c.size, 9)
 		flags := fmt.Sprintf("-mode get -conns 4 -size %d %s", c.size, strings.ReplaceAll(c.flags, "DIR", dir))
@@ -196,10 +197,7 @@ func TestColdFilesLeaveThePageCache(t *testing.T) {
 	if err := f.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	set := fileSet{size: size, n: 1}
-	if err := set.open(dir); err != nil {
-		t.Fatal(err)
-	}
+	set := fileSet{size: size, n: 1, cold: dir}
 	if err := set.drop(0); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +212,7 @@ func TestColdFilesLeaveThePageCache(t *testing.T) {
 }
 
 func TestFlagsOfFilesAreChecked(t *testing.T) {
-	for _, bad := range []string{"-mode get", "-mode echo -files 1", "-mode get -files -1", "-mode get -files 1000000", "-mode get -conns 4 -files 3 -cold /tmp", "-mode wrk -cold /tmp", "-mode page -rate 5", "-mode get -files 1 -window 0 -rate 5"} {
+	for _, bad := range []string{"-mode get", "-mode echo -files 1", "-mode get -files -1", "-mode get -files 1000000", "-mode get -conns 4 -files 3 -cold /tmp", "-mode wrk -cold /tmp", "-mode get -conns 4 -files 4 -rate 5 -cold /tmp", "-mode page -rate 5", "-mode get -files 1 -window 0 -rate 5"} {
 		if _, err := parsePlan(append([]string{"-addr", "127.0.0.1:1"}, strings.Fields(bad)...)); err == nil {
 			t.Errorf("%q is taken", bad)
 		}

@@ -175,6 +175,8 @@ func (p *plan) check() error {
 		return errors.New("-mode get: it is for TCP and needs -files")
 	case p.mode == modeGet && p.cold != "" && p.files < p.conns:
 		return fmt.Errorf("-files %d: for -cold each of the %d connections needs one of its own", p.files, p.conns)
+	case p.mode == modeGet && p.cold != "" && p.rate > 0:
+		return errors.New("-cold: files that are asked for at a rate cannot be dropped before")
 	case p.cold != "" && p.mode != modeContent && p.files == 0:
 		return errors.New("-cold: it is for content and files")
 	case p.mode == modeIdle && (p.steps < 1 || p.steps > p.conns):

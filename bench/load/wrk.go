@@ -57,13 +57,11 @@ func (p plan) target() (target, error) {
 			payload: func(requests, _ uint64, _ visited) uint64 { return requests * uint64(size) },
 		}, nil
 	}
-	set := p.fileSet()
-	if p.cold != "" {
-		if err := (&fileSet{size: set.size, n: 1}).open(p.cold); err != nil {
-			return target{}, err
-		}
+	set, err := p.fileSet()
+	if err != nil {
+		return target{}, err
 	}
-	return target{path: "/" + files.Name(set.size, 0), script: set.script(p.cold),
+	return target{path: "/" + files.Name(set.size, 0), script: set.script(),
 		// Large files may take longer than the two seconds of its own.
 		args:  []string{"--timeout", "30s"},
 		visit: func(least time.Duration) (visited, error) { return set.visit(p, least) },
