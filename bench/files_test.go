@@ -81,7 +81,7 @@ func TestFilesRun(t *testing.T) {
 		t.Skip("builds every file server and runs them all")
 	}
 	skipWithoutRing(t)
-	common := strings.Fields("-kinds warm,cold,mixed -sizes 1KiB,100KiB -connections 4 -cold-bytes 1MiB -mixed 4x1024x1@500 -beside 2x1048576 -rounds 1 -json off")
+	common := strings.Fields("-kinds warm,cold,mixed -sizes 100KiB -connections 4 -cold-bytes 1MiB -mixed 4x1024x1@500 -beside 2x1048576 -rounds 1 -json off")
 	for _, by := range []string{"own", "wrk"} {
 		args := append([]string{"-by", by, "-seconds", "0.2"}, common...)
 		p, err := parseFiles(args)
