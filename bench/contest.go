@@ -241,6 +241,9 @@ func (p *contestPlan) run(ctx context.Context, args []string, w io.Writer) (*rec
 	if err := bins.writeContent(p.contentBytes()); err != nil {
 		return nil, err
 	}
+	if len(p.files) > 0 {
+		show.say("write the files")
+	}
 	if err := bins.writeFiles(p.files); err != nil {
 		return nil, err
 	}
