@@ -38,6 +38,7 @@ var filesBenchmark = benchmark{
 		serverCoreColumn, loadCoreColumn, p50Column, p99Column,
 	},
 	notes: "requests/s: bytes of files received, over the size of one: the parts of answers that the window's end cut off count as well\n" +
+		"CPU s/GB of large files has in it what a server had put into the sockets when the window ended, some MB for each: the longer the window, the less that is\n" +
 		"CPU: of all processes of the server; core: the time that its core was busy, with interrupts\n" +
 		"warm: one file of each size; cold: many in turn, each dropped from the page cache right before it is asked for, from which a server's\n" +
 		"own cache may still have it; mixed: +cold has a second load, which streams large files that are dropped in the same way, and\n" +
@@ -107,7 +108,7 @@ func parseFiles(args []string) (filesPlan, error) {
 	fs.StringVar(&mixed, "mixed", "32x1024x1@10000,64x1024x1", "mixed: the measured loads, CONNSxSIZExPIPELINE[@RATE],…")
 	fs.StringVar(&second, "beside", "8x33554432", "mixed: the load beside it: CONNSxSIZE, connections and bytes of the file that each asks for again and again, dropped before")
 	fs.StringVar(&p.by, "by", "wrk", "warm and cold: who makes the load: wrk, or own: our load generator, which verifies every byte")
-	check := p.flags(fs, 1, 3)
+	check := p.flags(fs, 2, 3)
 	if err := fs.Parse(args); err != nil {
 		return p, err
 	}
