@@ -35,6 +35,9 @@ type kind struct {
 	needs   string              // a program that the load is made by; empty: only ours
 	without string              // how to get it, or do without
 	partial bool                // answers may be so slow that the window's end cuts them off
+	files   func(cell) int      // how many files are asked for; nil: it is not for files
+	cold    bool                // they are dropped from the page cache before
+	columns []column            // of its tables; nil: those of the benchmark
 }
 
 // benchmarks is all of them, in the order of the usage.
@@ -89,6 +92,7 @@ func usage() string {
 		}
 		if b == &fileBenchmark {
 			fmt.Fprintf(&s, "  %-9s %s\n", pathsBenchmark.name, pathsBenchmark.what)
+			fmt.Fprintf(&s, "  %-9s %s\n", filesBenchmark.name, filesBenchmark.what)
 		}
 	}
 	return s.String()

@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"example.com/ringnet/bench/internal/files"
 	"example.com/ringnet/bench/internal/payload"
 )
 
@@ -48,6 +51,37 @@ func (b *binaries) certificate() string { return filepath.Join(b.dir, "certifica
 // content is the file that servers send from.
 func (b *binaries) content() string { return filepath.Join(b.dir, "content") }
 
+// root is the directory of files that servers serve.
+func (b *binaries) root() string { return filepath.Join(b.dir, "root") }
+
+// fileSet is n files of one size.
+type fileSet struct{ size, n int }
+
+// writeFiles makes that directory.
+func (b *binaries) writeFiles(sets []fileSet) error {
+	if len(sets) == 0 {
+		return nil
+	}
+	if err := os.Mkdir(b.root(), 0o755); err != nil {
+		return err
+	}
+	for _, s := range sets {
+		if err := files.Write(b.root(), s.size, s.n); err != nil {
+			return err
+		}
+	}
+	d, err := os.Open(b.root())
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	// Pages that are not on the disk yet cannot be dropped from memory.
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
+		return fmt.Errorf("bring the files to the disk: %w", err)
+	}
+	return nil
+}
+
 // writeContent makes that file, n bytes long, unless n is 0.
 func (b *binaries) writeContent(n int) error {
 	if n == 0 {
@@ -75,6 +109,10 @@ func (b *binaries) load() string { return filepath.Join(b.dir, "load") }
 
 // path is the program of a server. Servers that differ only by flags share one.
 func (b *binaries) path(s server) string {
+	if s.program != "" {
+		path, _ := installed(s.program)
+		return path
+	}
 	source := s.dir
 	if s.c != "" {
 		source = strings.TrimSuffix(s.c, ".c") + "-c"
@@ -89,16 +127,23 @@ func (b *binaries) buildLoad(ctx context.Context) error {
 
 // build builds one server, unless it is there already.
 func (b *binaries) build(ctx context.Context, s server) error {
+	if s.program != "" {
+		if _, err := installed(s.program); err != nil {
+			return fmt.Errorf("%w: %s is missing: %s", errAbsent, s.program, s.without)
+		}
+		return nil
+	}
 	path := b.path(s)
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
 	if s.c == "" {
-		args := []string{"build", "-o", path}
+		// In its directory: it may belong to another module.
+		args := []string{"build", "-C", s.dir, "-o", path}
 		if s.link != "" {
 			args = append(args, "-ldflags="+s.link)
 		}
-		return b.run(ctx, "go", append(args, "./"+s.dir)...)
+		return b.run(ctx, "go", append(args, ".")...)
 	}
 	cc := os.Getenv("CC")
 	if cc == "" {
@@ -112,6 +157,15 @@ func (b *binaries) build(ctx context.Context, s server) error {
 		return fmt.Errorf("%w: liburing is missing: install liburing-dev", errAbsent)
 	}
 	return err
+}
+
+// installed finds a program, also where only root looks for one.
+func installed(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		path, err = exec.LookPath(filepath.Join("/usr/sbin", name))
+	}
+	return path, err
 }
 
 func (b *binaries) run(ctx context.Context, name string, args ...string) error {

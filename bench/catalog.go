@@ -18,11 +18,17 @@ type server struct {
 	buf   bool     // -buf is set from the size of the messages
 	extra bool     // measured only when asked for by name
 
+	program string  // or an installed program that it is
+	without string  // how to get that
+	foreign foreign // of a server that does not know package control; nil: it does
+
 	kind     string  // the only kind of load that it can take; empty: all of them
 	file     bool    // its content comes from a file
+	root     bool    // it serves the directory of files
 	blocking bool    // it serves by a blocking function, which the kind of load names
 	silent   bool    // its connections rest without having sent anything
 	beside   *beside // a second load while the first is measured; nil for none
+	alone    string  // the same server without that load, for comparison
 	copies   *copies // that it makes of content; nil: nothing is said
 }
 
@@ -30,7 +36,8 @@ type server struct {
 // address for as long as the measured load lasts.
 type beside struct {
 	mode string // of the load generator
-	cold bool   // each connection has a part of the file, and drops it from the page cache
+	cold bool   // each connection has a part of the file, or a file, and drops it from the page cache
+	meek bool   // it leaves its core to the measured load, where that has a rate to keep
 }
 
 // catalog is the servers of the echo benchmark, in the order of the tables. Those of

@@ -25,6 +25,7 @@ const (
 	withNone versus = iota
 	withFirst
 	withAll
+	withAlone // the same server without a second load
 )
 
 // rates are the columns of a benchmark that counts things done.
@@ -60,8 +61,16 @@ var echoColumns = rates("requests", "req", entersColumn, p50Column, p99Column, v
 
 func rate(r row) float64      { return r.RequestsPerSecond }
 func megabytes(r row) float64 { return r.BytesPerSecond / 1e6 }
-func p50(r row) float64       { return r.Report.Latency.P50 }
-func p99(r row) float64       { return r.Report.Latency.P99 }
+func p50(r row) float64       { return latency(r, r.Report.Latency.P50) }
+func p99(r row) float64       { return latency(r, r.Report.Latency.P99) }
+
+// latency is NaN where the window ended before any request did.
+func latency(r row, of float64) float64 {
+	if r.RequestsPerSecond == 0 {
+		return math.NaN()
+	}
+	return of
+}
 
 // perRequest is the CPU time that the server's process took.
 func perRequest(r row) float64 { return r.CPUPerRequest }

@@ -27,6 +27,7 @@ type contestPlan struct {
 	json    string
 	cores   cores
 	beside  cell // the shape of the second load, where there is one
+	files   []fileSet
 }
 
 func (b *benchmark) parse(args []string) (contestPlan, error) {
@@ -165,8 +166,37 @@ func (b *benchmark) run(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := p.equipped(); err != nil {
+		return err
+	}
+	_, err = p.run(ctx, args, w)
+	return err
+}
+
+// programs is those of others that have a part in it.
+func (p *contestPlan) programs(ctx context.Context) (all []string) {
+	var paths []string
+	for _, s := range p.servers {
+		if path, err := installed(s.program); err == nil && s.program != "" {
+			paths = append(paths, path)
+		}
+	}
 	for _, c := range p.cells {
-		k, err := b.kindOf(c)
+		k, _ := p.kindOf(c)
+		if path, err := installed(k.needs); err == nil && k.needs != "" {
+			paths = append(paths, path)
+		}
+	}
+	for _, path := range slices.Compact(slices.Sorted(slices.Values(paths))) {
+		all = append(all, version(ctx, path))
+	}
+	return all
+}
+
+// equipped says whether the programs are there that the load is made by.
+func (p *contestPlan) equipped() error {
+	for _, c := range p.cells {
+		k, err := p.kindOf(c)
 		if err != nil {
 			return err
 		}
@@ -174,8 +204,7 @@ func (b *benchmark) run(ctx context.Context, args []string, w io.Writer) error {
 			return fmt.Errorf("%v: %s is missing: %s", c, k.needs, k.without)
 		}
 	}
-	_, err = p.run(ctx, args, w)
-	return err
+	return nil
 }
 
 // run does what the plan says. The record is returned with an error, too, as far as
@@ -200,7 +229,9 @@ func (p *contestPlan) run(ctx context.Context, args []string, w io.Writer) (*rec
 			return nil, err
 		}
 	}
-	rec, err := newRecord[row](p.json, bins.module, describe(ctx, p.name, args, bins.module, p.cores))
+	about := describe(ctx, p.name, args, bins.module, p.cores)
+	about.Programs = p.programs(ctx)
+	rec, err := newRecord[row](p.json, bins.module, about)
 	if err != nil {
 		return nil, err
 	}
@@ -208,6 +239,12 @@ func (p *contestPlan) run(ctx context.Context, args []string, w io.Writer) (*rec
 		fmt.Fprintln(os.Stderr, "bench: there is only one core: the load generator takes its time from the server, and rates say little")
 	}
 	if err := bins.writeContent(p.contentBytes()); err != nil {
+		return nil, err
+	}
+	if len(p.files) > 0 {
+		show.say("write the files")
+	}
+	if err := bins.writeFiles(p.files); err != nil {
 		return nil, err
 	}
 	if slices.ContainsFunc(p.kinds, func(k kind) bool { return k.tls }) {

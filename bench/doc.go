@@ -9,6 +9,7 @@
 //	go run ./bench zerocopy  large messages with adaptive zero copy and without
 //	go run ./bench file      files out of the page cache, and the ways to send them
 //	go run ./bench paths     the same for pieces of many sizes, with a picture
+//	go run ./bench files     static files over HTTP, beside nginx and others; wrk is the load
 //	go run ./bench cold      echo while files come from the disk
 //	go run ./bench slow      echo, and the server's memory, beside slow readers
 //	go run ./bench fiber     the same blocking function on fibers and on Go's net
@@ -27,8 +28,9 @@
 // kinds of load, and what its tables show; build makes the programs; a contest goes
 // through cells, rounds and servers and makes one row of each trial; report turns
 // rows into tables, and the record keeps the rows themselves. Where two loads share
-// a server, as in cold and slow, a server stands in the list twice, alone and with the
+// a server, as in cold, slow and the mixed loads of files, a server stands in the list twice, alone and with the
 // second load beside the measured one, so that a round has both. In paths a server is
 // a way to send a file and a kind of load the size of its pieces; picture draws them.
-// What a proxy connects to is on the load's core.
+// What a proxy connects to is on the load's core. In files some servers are programs
+// that know nothing of us: foreign.go starts them and finds all of their processes.
 package main

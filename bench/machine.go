@@ -23,7 +23,8 @@ type about struct {
 	CPUs       int
 	GoVersion  string
 	Cores      cores
-	Congestion string `json:",omitempty"` // TCP's congestion control
+	Congestion string   `json:",omitempty"` // TCP's congestion control
+	Programs   []string `json:",omitempty"` // that are not ours, with their versions
 }
 
 func describe(ctx context.Context, benchmark string, args []string, module string, c cores) about {
@@ -47,6 +48,16 @@ func describe(ctx context.Context, benchmark string, args []string, module strin
 	// Rows of earlier runs do not make the code another one.
 	a.Dirty = git("status", "--porcelain", "--", ":/", ":(exclude)results") != ""
 	return a
+}
+
+// version is the first line of what a program says of itself, asked by -v.
+func version(ctx context.Context, path string) string {
+	// nginx writes it to standard error, and wrk fails after it.
+	out, _ := exec.CommandContext(ctx, path, "-v").CombinedOutput()
+	line, _, _ := strings.Cut(string(out), "\n")
+	line = strings.TrimPrefix(line, "nginx version: ")
+	line, _, _ = strings.Cut(line, " Copyright")
+	return strings.TrimSpace(line)
 }
 
 // cpuModel is the processor's name, as far as /proc/cpuinfo has one.

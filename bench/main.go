@@ -30,6 +30,8 @@ func main() {
 		err = idle(ctx, args, os.Stdout)
 	} else if name == pathsBenchmark.name {
 		err = paths(ctx, args, os.Stdout)
+	} else if name == filesBenchmark.name {
+		err = serveFiles(ctx, args, os.Stdout)
 	} else {
 		fmt.Fprintf(os.Stderr, "bench: %q is no benchmark\n%s", name, usage())
 		os.Exit(2)

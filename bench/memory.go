@@ -54,6 +54,11 @@ func weigh(pid int) (memory, error) {
 	return m, nil
 }
 
+// add adds what another process of the same server holds.
+func (m *memory) add(o memory) {
+	m.RSS, m.Peak, m.Private = m.RSS+o.RSS, m.Peak+o.Peak, m.Private+o.Private
+}
+
 // fields reads lines such as "Rss:   123 kB" and gives bytes.
 func fields(s string) map[string]int64 {
 	m := make(map[string]int64)

@@ -26,12 +26,14 @@ type process struct {
 	errors tail        // of its standard error
 	ended  chan struct{}
 	err    error // how it ended; valid once ended is closed
+
+	foreign bool  // it does not know package control
+	pids    []int // of it and its children, once they are known
 }
 
 // launch starts a program on a core.
 func launch(core int, path string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(path, args...), lines: make(chan string, 64), ended: make(chan struct{})}
-	p.cmd.Stderr = &p.errors
+	p := newProcess(path, args)
 	in, err := p.cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -65,6 +67,12 @@ func launch(core int, path string, args ...string) (*process, error) {
 	return p, nil
 }
 
+func newProcess(path string, args []string) *process {
+	p := &process{cmd: exec.Command(path, args...), lines: make(chan string, 64), ended: make(chan struct{})}
+	p.cmd.Stderr = &p.errors
+	return p
+}
+
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // line waits for the next line of output.
@@ -94,6 +102,9 @@ func (p *process) failure() error {
 
 // ask sends a word and returns the answer, one line of JSON.
 func (p *process) ask(word string) (json.RawMessage, error) {
+	if p.foreign {
+		return json.RawMessage("{}"), nil
+	}
 	if _, err := io.WriteString(p.in, word+"\n"); err != nil {
 		return nil, fmt.Errorf("ask for %s: %w%s", word, err, p.errors.suffix())
 	}
@@ -109,6 +120,10 @@ func (p *process) ask(word string) (json.RawMessage, error) {
 
 // stop ends the process: by the end of its input, then SIGTERM, then SIGKILL.
 func (p *process) stop() {
+	if p.foreign {
+		p.stopForeign()
+		return
+	}
 	_ = p.in.Close()
 	for _, signal := range []os.Signal{syscall.SIGTERM, os.Kill} {
 		select {

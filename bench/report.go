@@ -30,6 +30,9 @@ func printHead(w io.Writer, a about) {
 	}
 	fmt.Fprintf(w, "%s\n%s, %d CPUs, Linux %s, %s, commit %s, %s\n", strings.Join(a.Command, " "), a.CPU, a.CPUs, a.Kernel,
 		a.GoVersion, commit, a.Date.Format("2006-01-02 15:04 MST"))
+	if len(a.Programs) > 0 {
+		fmt.Fprintln(w, strings.Join(a.Programs, ", "))
+	}
 }
 
 // figures are the good rows of one server in one cell, by round.
@@ -79,14 +82,21 @@ func (p *contestPlan) printCell(w io.Writer, c cell, rows []row) {
 	k, _ := p.kindOf(c)
 	fmt.Fprintf(w, "\n%v: %s\n", c, c.title(k))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	columns := p.columns
+	if k.columns != nil {
+		columns = k.columns
+	}
 	head := []string{"server"}
-	for _, col := range p.columns {
+	for _, col := range columns {
 		head = append(head, col.head)
 		if col.spread {
 			head = append(head, "spread")
 		}
 		for _, b := range p.basesOf(col, k) {
 			head = append(head, "vs "+b)
+		}
+		if col.versus == withAlone {
+			head = append(head, "vs alone")
 		}
 	}
 	line(t, head)
@@ -96,7 +106,7 @@ func (p *contestPlan) printCell(w io.Writer, c cell, rows []row) {
 		}
 		f := pick(rows, s.name, c.String())
 		cols := []string{s.name}
-		for _, col := range p.columns {
+		for _, col := range columns {
 			if col.text != nil {
 				cols = append(cols, f.last(col.text))
 				continue
@@ -110,7 +120,11 @@ func (p *contestPlan) printCell(w io.Writer, c cell, rows []row) {
 			if col.spread {
 				cols = append(cols, percent(spread(v)))
 			}
-			for _, b := range p.basesOf(col, k) {
+			against := p.basesOf(col, k)
+			if col.versus == withAlone {
+				against = []string{s.alone}
+			}
+			for _, b := range against {
 				cols = append(cols, number(paired(f.byRound(col.of), pick(rows, b, c.String()).byRound(col.of)), 2))
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 
 	"example.com/ringnet/bench/internal/control"
@@ -80,6 +81,9 @@ func (t *trial) run(ctx context.Context, bins *binaries) row {
 
 // serverArgs are the flags that the server is started with.
 func (t *trial) serverArgs(bins *binaries) []string {
+	if t.server.foreign != nil {
+		return nil // they need an address first
+	}
 	addr := t.kind.network + "127.0.0.1:0"
 	if t.kind.network == "unix:" {
 		addr = t.kind.network + bins.socket()
@@ -94,11 +98,14 @@ func (t *trial) serverArgs(bins *binaries) []string {
 	if t.kind.server != nil {
 		args = append(args, t.kind.server(t.cell)...)
 	}
-	if (t.kind.content && t.behind == nil) || t.server.beside != nil {
+	if (t.kind.content && t.behind == nil) || t.server.beside != nil && !t.server.root {
 		args = append(args, "-content", "127.0.0.1:0")
 	}
 	if t.server.file {
 		args = append(args, "-file", bins.content())
+	}
+	if t.server.root {
+		args = append(args, "-root", bins.root())
 	}
 	return args
 }
@@ -106,8 +113,14 @@ func (t *trial) serverArgs(bins *binaries) []string {
 // besideArgs are the flags of the second load. It goes on until it is stopped.
 func (t *trial) besideArgs(bins *binaries) []string {
 	args := append([]string{"-mode", t.server.beside.mode, "-window", "0"}, t.beside.loadFlags()...)
-	if t.server.beside.cold {
+	switch {
+	case t.server.beside.cold && t.server.root:
+		args = append(args, "-files", strconv.Itoa(t.beside.Conns), "-cold", bins.root())
+	case t.server.beside.cold:
 		args = append(args, "-cold", bins.content())
+	}
+	if t.server.beside.meek && t.cell.Rate > 0 {
+		args = append(args, "-meek")
 	}
 	return args
 }
@@ -172,7 +185,7 @@ func (t *trial) measure(ctx context.Context, bins *binaries, r *row) error {
 	if err != nil {
 		return err
 	}
-	if r.Memory, err = weigh(all.server.pid()); err != nil {
+	if r.Memory, err = all.server.weigh(); err != nil {
 		return err
 	}
 	if all.beside != nil {
@@ -222,11 +235,16 @@ func (t *trial) startServers(bins *binaries, all *troupe, r *row) (err error) {
 		}
 		r.ServerArgs = append(r.ServerArgs, "-to", at())
 	}
-	if all.server, addrs, err = startServer(t.cores.Server, bins.path(t.server), r.ServerArgs...); err != nil {
+	if t.server.foreign != nil {
+		all.server, addrs, r.ServerArgs, err = startForeign(t.cores.Server, bins, t.server)
+	} else {
+		all.server, addrs, err = startServer(t.cores.Server, bins.path(t.server), r.ServerArgs...)
+	}
+	if err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
 	if t.server.beside != nil {
-		r.BesideArgs = append([]string{"-addr", addrs[1]}, t.besideArgs(bins)...)
+		r.BesideArgs = append([]string{"-addr", addrs[len(addrs)-1]}, t.besideArgs(bins)...)
 	}
 	to := addrs[0]
 	if t.behind == nil {
@@ -244,6 +262,12 @@ func (t *trial) loadArgs(bins *binaries) []string {
 	}
 	if t.kind.partial {
 		args = append(args, "-drain=false")
+	}
+	if t.kind.files != nil {
+		args = append(args, "-files", strconv.Itoa(t.kind.files(t.cell)))
+		if t.kind.cold {
+			args = append(args, "-cold", bins.root())
+		}
 	}
 	return append(args, t.cell.loadFlags()...)
 }
@@ -292,7 +316,7 @@ type sample struct {
 func (t *trial) sample(all *troupe) (sample, error) {
 	s := sample{at: time.Now()}
 	var errs [4]error
-	s.server, errs[0] = processCPU(all.server.pid())
+	s.server, errs[0] = all.server.cpu()
 	for _, p := range []*process{all.behind, all.beside, all.load} {
 		if p == nil {
 			continue

@@ -17,6 +17,9 @@ import (
 // TestMain lets the test binary be a server: by the name it is started under.
 func TestMain(m *testing.M) {
 	name := filepath.Base(os.Args[0])
+	if name == "test-foreign" {
+		serveForeign(os.Args[1])
+	}
 	if handle, ok := testServers[name]; ok {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -22,8 +22,16 @@ type direct struct {
 // others have their turn.
 const maxReads = 8
 
+// meekChunk is how much is received at a time by a load that leaves its core to others:
+// they may have to wait for the end of the system call.
+const meekChunk = 32 << 10
+
 func newDirect(l *load) (*direct, error) {
-	hot, err := ring.Map(maxChunk)
+	size := maxChunk
+	if l.plan.meek {
+		size = meekChunk
+	}
+	hot, err := ring.Map(size)
 	if err != nil {
 		return nil, fmt.Errorf("map the receive buffer: %w", err)
 	}

@@ -13,7 +13,8 @@
 // is not the request but what was asked for, and in mode post the server begins. Over
 // TLS unmodified crypto/tls stands between the messages and the direct driver, which
 // then moves records; handshakes are made by goroutines. In mode page requests and
-// answers are HTTP, and in mode wrk another program sends them.
+// answers are HTTP, in mode get they are so for files, whose heads are not known before, and
+// in mode wrk another program sends them.
 //
 // In a closed loop every connection has a fixed number of messages in flight; in
 // an open loop (-rate) messages are due at fixed times, whatever the server does.

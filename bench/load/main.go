@@ -67,6 +67,11 @@ func turns(p plan, stdin io.Reader, out io.Writer) error {
 	// The ring belongs to its thread, and the thread stays on its core.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	if p.meek {
+		if err := beMeek(); err != nil {
+			return err
+		}
+	}
 	if err := raiseFileLimit(); err != nil {
 		return err
 	}
@@ -82,6 +87,15 @@ func turns(p plan, stdin io.Reader, out io.Writer) error {
 		return l.endless(stdin, out)
 	}
 	return l.measure(stdin, out)
+}
+
+// beMeek lets this thread run only when nothing else wants its core. A load beside the
+// measured one then does not stand in its way, where they share a core.
+func beMeek() error {
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
+		return fmt.Errorf("-meek: %w", err)
+	}
+	return nil
 }
 
 // newLoad makes a load with its ring and without connections.
@@ -152,6 +166,8 @@ func (l *load) open() error {
 	switch l.plan.mode {
 	case modeContent:
 		err = l.askForContent()
+	case modeGet:
+		err = l.askForFiles()
 	case modePost:
 		err = l.acknowledge()
 	}

@@ -112,12 +112,12 @@ func TestSummariesOfWrkAreChecked(t *testing.T) {
 		{line(`"Requests":10,"Bytes":990`), "990 bytes"},
 		{line(`"Requests":10,"Bytes":1101`), "1101 bytes"},
 	} {
-		if _, err := parseWrk(c.output, 1, 100); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := parseWrk(c.output, 1, visited{least: 100, most: 100}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: error %v, want one with %q", c.output, err, c.want)
 		}
 	}
-	r, err := parseWrk(line(`"Requests":10,"Bytes":1050,"Micros":2000000,"P50":33.5,"P99":40`), 1, 100)
-	if err != nil || r.Requests != 10 || r.Bytes != 1000 || r.Seconds != 2 || r.Latency.P50 != 33.5 {
+	r, err := parseWrk(line(`"Requests":10,"Bytes":1050,"Micros":2000000,"P50":33.5,"P99":40`), 1, visited{least: 100, most: 100})
+	if err != nil || r.Requests != 10 || r.Bytes != 1050 || r.Seconds != 2 || r.Latency.P50 != 33.5 {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
