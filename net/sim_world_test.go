@@ -103,6 +103,9 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 	w := &world{seed: seed, r: rand.New(rand.NewPCG(seed, 0x3_0f_a_3319)), conns: map[*Conn]*simConn{}}
 	size := w.r.IntN(50)
 	o, have := drawOptions(w.r)
+	if seed%3 == 0 {
+		have |= ring.RecvMultishotLate
+	}
 	if size == simCrowd && seed%2 == 0 {
 		o.EntryCount, o.CompletionCount = 256, 1024 // for batches that are flushed in their middle
 		o.RecvBufBytes, o.RecvBufs = max(o.RecvBufBytes, 1000), max(o.RecvBufs, 64)
@@ -119,7 +122,7 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 	}
 	w.o = &o
 	kernel := sim.Options{Seed: seed, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Faults: sim.DrawFaults(w.r), Trace: trace,
-		ForgetsResets: have&ring.RecvMultishotReset == 0}
+		ForgetsResets: have&ring.RecvMultishotReset == 0, ForgetsLate: have&ring.RecvMultishotLate == 0}
 	if size == simCrowd {
 		kernel.MaxSteps = 3_000_000
 	}
