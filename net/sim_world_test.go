@@ -57,6 +57,7 @@ type simOutcome struct {
 	counts sim.Counts
 	stats  Stats
 	spent  time.Duration // of its own time
+	untold int           // errors of UDP sockets that were only counted
 }
 
 // simFeatures are those that a world may or may not have.
@@ -146,6 +147,9 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 	out.counts, out.faults, out.spent = w.e.Counts(), w.e.Violations(), w.e.Clock()
 	if w.l != nil {
 		out.stats = w.l.final
+	}
+	if w.packets != nil {
+		out.untold = w.packets.untold
 	}
 	return out
 }
