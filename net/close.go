@@ -117,13 +117,12 @@ func (l *loop) end(c *Conn) {
 		if c.state&shut == 0 {
 			// Completes an armed receive with 0.
 			c.state |= shut
-			errno := l.r.Shutdown(int(c.fd), unix.SHUT_RDWR)
-			if c.state&recvArmed != 0 && errno != 0 {
-				l.cancel(c, kindRecv)
+			if l.r.Shutdown(int(c.fd), unix.SHUT_RDWR) != 0 {
+				c.unsure = true
 			}
 		}
-		if c.state&recvArmed != 0 && (l.resetsUntold || l.unixEndsUntold && c.remote.isUnix()) {
-			l.cancel(c, kindRecv) // it may forget this as well, behind bytes
+		if c.state&recvArmed != 0 && c.unsure {
+			l.cancel(c, kindRecv) // it may forget this as well, behind bytes, or was not told
 		}
 		if c.state&pollArmed != 0 {
 			l.cancel(c, kindPoll) // a multishot poll outlives a hang-up

@@ -30,12 +30,13 @@ type Conn struct {
 	// And what most do not.
 	h        *handlers // whose connection it is
 	stream   *Stream   // for blocking code; nil: it has none
+	unsure   bool      // its armed receive may not tell of an end behind bytes, see untold
+	accepted bool      // came by a listener, and so counts for Options.MaxConns
 	timing   *timing   // nil: it has no timers and no timeouts
 	rare     *rare     // nil: it has nothing of that
 	context  any
 	cause    error // why it is closing; the first cause stays
 	remote   Addr
-	accepted bool // came by a listener, and so counts for Options.MaxConns
 }
 
 // rare is what few connections have.

@@ -42,7 +42,6 @@ type loop struct {
 
 	// What the kernel can do, looked up once.
 	recvMultishot, acceptMultishot, pollMultishot bool
-	resetsUntold, unixEndsUntold                  bool // see untold
 
 	untold untold
 
@@ -175,8 +174,7 @@ func newLoop(index int, o *Options, h *handlers) (*loop, error) {
 		return nil, err
 	}
 	l.recvMultishot = l.r.Have(ring.RecvMultishot)
-	l.unixEndsUntold = l.recvMultishot && !l.r.Have(ring.UnixRecvMultishot)
-	l.resetsUntold = l.recvMultishot && !l.r.Have(ring.RecvMultishotReset)
+	l.untold.learn(l.r)
 	l.acceptMultishot = l.r.Have(ring.AcceptMultishot)
 	l.pollMultishot = l.r.Have(ring.PollMultishot)
 	l.share = max(1, o.RecvBufs/8)

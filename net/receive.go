@@ -36,6 +36,7 @@ func (l *loop) arm(c *Conn, fresh bool) {
 	}
 	e.SetUserData(userData(kindRecv, c.gen, c.slot))
 	c.state |= recvArmed
+	c.unsure = l.untold.any
 	l.inFlight++
 	l.stats.Arms++
 }
@@ -79,7 +80,7 @@ func (l *loop) onRecv(c *Conn, cqe *ring.Completion) {
 		}
 	case cqe.More() && c.state&(noReading|wantBulk) == 0:
 		// The ordinary case: it stays armed and nothing has changed.
-		if (l.resetsUntold || l.unixEndsUntold) && !cqe.NonEmpty() {
+		if c.unsure && !cqe.NonEmpty() {
 			l.doubt(c)
 		}
 		return

@@ -113,6 +113,65 @@ func TestAbortAheadOfManyBytes(t *testing.T) {
 	}, "default", "no bulk", "no sync message", "no features", "epoll")
 }
 
+// Linux 6.18 forgets a reset that is there, behind bytes, when a receive begins to
+// wait. The connection stayed for ever.
+func TestPeerResetsBeforeTheFirstReceive(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		needTCP(t, "resets")
+		opened, peerDone, answers := make(chan struct{}), make(chan struct{}), false
+		srv := serve(t, v.Options, script{
+			open: func(*Conn) {
+				opened <- struct{}{}
+				<-peerDone // nothing is received yet
+			},
+			data: func(c *Conn, b []byte) int {
+				if answers {
+					_, _ = c.Write(b)
+				}
+				return len(b)
+			},
+		})
+		// 40 small buffers are more than one look of the kernel takes.
+		for _, n := range []int{0, 1, 100, 40 * 64, 20_000} {
+			for _, answers = range []bool{false, true} {
+				c := srv.dial()
+				peer := c.LocalAddr().(interface{ AddrPort() netip.AddrPort }).AddrPort()
+				<-opened
+				if n > 0 {
+					write(t, c, payload(1, n))
+				}
+				_ = c.SetLinger(0)
+				_ = c.Close()
+				peerDone <- struct{}{}
+				srv.wantOpError(peer, []string{"read", "write"}, unix.ECONNRESET, unix.EPIPE)
+			}
+		}
+	})
+}
+
+// The same with what no handler sees: the reset is there when the connection is
+// accepted.
+func TestPeerResetsBeforeItIsAccepted(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		needTCP(t, "resets")
+		srv := serve(t, v.Options, script{})
+		var release []func()
+		for i := range max(1, v.Loops) {
+			release = append(release, srv.hold(i))
+		}
+		c := srv.dial()
+		write(t, c, payload(1, 100))
+		_ = c.SetLinger(0)
+		_ = c.Close()
+		for _, f := range release {
+			f()
+		}
+		if err := srv.cause(); !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("OnClose was told %v, want a reset", err)
+		}
+	})
+}
+
 func TestPeerResetsWhileASendIsInFlight(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
 		needTCP(t, "resets")

@@ -62,6 +62,9 @@ func runFiberWorld(seed uint64, trace io.Writer) (out simOutcome) {
 	out.seed = seed
 	w := &world{seed: seed, r: rand.New(rand.NewPCG(seed, 0xf1be5)), conns: map[*Conn]*simConn{}}
 	o, have := drawOptions(w.r)
+	if seed%3 == 0 {
+		have |= ring.RecvMultishotLate
+	}
 	o, err := o.check()
 	if err != nil {
 		out.faults = []string{err.Error()}
@@ -69,7 +72,7 @@ func runFiberWorld(seed uint64, trace io.Writer) (out simOutcome) {
 	}
 	w.o = &o
 	kernel := sim.Options{Seed: seed, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Faults: sim.DrawFaults(w.r), Trace: trace,
-		ForgetsResets: have&ring.RecvMultishotReset == 0}
+		ForgetsResets: have&ring.RecvMultishotReset == 0, ForgetsLate: have&ring.RecvMultishotLate == 0}
 	w.e = sim.New(kernel)
 	o.over = func(_ int, c ring.Config) (*ring.Ring, error) { return ring.Over(w.e, ring.Sim, have, c), nil }
 	if w.e.Tracing() {

@@ -57,6 +57,7 @@ type simOutcome struct {
 	counts sim.Counts
 	stats  Stats
 	spent  time.Duration // of its own time
+	untold int           // errors of UDP sockets that were only counted
 }
 
 // simFeatures are those that a world may or may not have.
@@ -103,6 +104,9 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 	w := &world{seed: seed, r: rand.New(rand.NewPCG(seed, 0x3_0f_a_3319)), conns: map[*Conn]*simConn{}}
 	size := w.r.IntN(50)
 	o, have := drawOptions(w.r)
+	if seed%3 == 0 {
+		have |= ring.RecvMultishotLate
+	}
 	if size == simCrowd && seed%2 == 0 {
 		o.EntryCount, o.CompletionCount = 256, 1024 // for batches that are flushed in their middle
 		o.RecvBufBytes, o.RecvBufs = max(o.RecvBufBytes, 1000), max(o.RecvBufs, 64)
@@ -119,7 +123,7 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 	}
 	w.o = &o
 	kernel := sim.Options{Seed: seed, EntryCount: o.EntryCount, CompletionCount: o.CompletionCount, Faults: sim.DrawFaults(w.r), Trace: trace,
-		ForgetsResets: have&ring.RecvMultishotReset == 0}
+		ForgetsResets: have&ring.RecvMultishotReset == 0, ForgetsLate: have&ring.RecvMultishotLate == 0}
 	if size == simCrowd {
 		kernel.MaxSteps = 3_000_000
 	}
@@ -143,6 +147,9 @@ func runWorld(seed uint64, trace io.Writer) (out simOutcome) {
 	out.counts, out.faults, out.spent = w.e.Counts(), w.e.Violations(), w.e.Clock()
 	if w.l != nil {
 		out.stats = w.l.final
+	}
+	if w.packets != nil {
+		out.untold = w.packets.untold
 	}
 	return out
 }

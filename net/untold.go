@@ -7,19 +7,27 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/ringnet/ring"
 )
 
 // untold are the connections about which the kernel may have something to say and
 // does not: an end that came together with the last bytes of an armed receive, on
-// kernels with that fault (ring.UnixRecvMultishot, ring.RecvMultishotReset). They
-// have to be asked, by a system call each. Most are soon heard of again, and then a
-// question about what came before is no longer needed; so a loop asks when it has
-// nothing else to do, and at the latest when the time is up or the list full. To
-// ask after every message made an echo over a Unix socket 8 % slower.
+// kernels that forget such ones. They have to be asked, by a system call each. Most
+// are soon heard of again, and then a question about what came before is no longer
+// needed; so a loop asks when it has nothing else to do, and at the latest when the
+// time is up or the list full. To ask after every message made an echo over a Unix
+// socket 8 % slower.
 type untold struct {
 	list []uint64 // generations and slots
 	due  int64    // by when the first of them is asked
 	now  bool     // in this turn
+
+	// What the kernel forgets, looked up once.
+	any      bool // anything
+	resets   bool // resets (ring.RecvMultishotReset)
+	late     bool // resets that are there when the receive is armed (ring.RecvMultishotLate)
+	unixEnds bool // ends of streams, on Unix sockets (ring.UnixRecvMultishot)
 }
 
 const (
@@ -27,17 +35,34 @@ const (
 	untoldWithin = time.Millisecond
 )
 
-// doubt notes that a receive of c has emptied the socket, behind which an end may be
-// hidden.
+// learn looks up what to doubt.
+func (u *untold) learn(r *ring.Ring) {
+	if !r.Have(ring.RecvMultishot) {
+		return // a receive that is armed anew looks by itself
+	}
+	u.resets = !r.Have(ring.RecvMultishotReset)
+	u.late = !r.Have(ring.RecvMultishotLate)
+	u.unixEnds = !r.Have(ring.UnixRecvMultishot)
+	u.any = u.resets || u.late || u.unixEnds
+}
+
+// doubt notes that a receive of c, which is unsure, has emptied the socket: an end may
+// be hidden behind that.
 func (l *loop) doubt(c *Conn) {
+	u := &l.untold
 	if c.remote.isUnix() {
-		if !l.unixEndsUntold {
+		if !u.unixEnds {
 			return
 		}
-	} else if !l.resetsUntold {
-		return
+	} else {
+		c.unsure = u.resets // else what comes from now on is told
+		if !u.resets && !u.late {
+			return
+		}
+		if s := c.out.tail; s != nil && !s.sealed && !s.unready {
+			return // a send that is yet to begin is told of a reset
+		}
 	}
-	u := &l.untold
 	if len(u.list) == 0 {
 		u.due = l.now + int64(untoldWithin)
 	}

@@ -112,7 +112,8 @@ func (e *Entry) PrepareRecvSelect(fd int, group uint16) {
 // PrepareRecvMultishot is PrepareRecvSelect, many times: it ends on end of
 // stream, error, an empty group, a full completion queue or a cancel. On Unix
 // stream sockets some kernels miss an end of stream that comes together with the
-// last bytes (UnixRecvMultishot). Since Linux 6.0 (RecvMultishot).
+// last bytes (UnixRecvMultishot), and on others some forget a reset there
+// (RecvMultishotReset, RecvMultishotLate). Since Linux 6.0 (RecvMultishot).
 func (e *Entry) PrepareRecvMultishot(fd int, group uint16) {
 	e.PrepareRecvSelect(fd, group)
 	e.Ioprio |= sys.IORING_RECV_MULTISHOT

@@ -57,6 +57,12 @@ const (
 	// at once. Linux 6.1 holds on to it for a second, and with it to a socket that
 	// is closed: its peer hears of that so much later.
 	DirectRelease
+	// RecvMultishotLate is that a multishot receive which is armed late, when bytes
+	// and a reset behind them have come already, tells of both. Linux 6.18 forgets
+	// the reset (see reset.go), and shutdown(2) in the same place. Package net asks
+	// the socket there, at most once for each receive that it arms: not if something
+	// is to be sent, which tells as well.
+	RecvMultishotLate
 
 	endOfFeatures
 )
@@ -66,7 +72,8 @@ const AllFeatures = endOfFeatures - 1
 
 var featureNames = [...]string{"buffer-rings", "accept-multishot", "recv-multishot", "poll-multishot", "send-zc",
 	"sendmsg-zc", "usage-report", "direct-descriptors", "message-ring", "sync-message", "registered-ring", "defer-taskrun",
-	"single-issuer", "no-entry-array", "unix-recv-multishot", "recv-multishot-reset", "direct-release"}
+	"single-issuer", "no-entry-array", "unix-recv-multishot", "recv-multishot-reset", "direct-release",
+	"recv-multishot-late"}
 
 // String lists the names of the set's features, separated by spaces.
 func (f Features) String() string {

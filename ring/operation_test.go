@@ -28,6 +28,7 @@ var operations = []struct {
 	{name: "PrepareRecvSelect", needs: BufferRings, run: recvSelect},
 	{name: "PrepareRecvMultishot", needs: RecvMultishot | BufferRings, run: recvMultishot},
 	{name: "PrepareRecvMultishot, poll first", needs: RecvMultishot | BufferRings, run: recvPollFirst},
+	{name: "PrepareRecvMultishot, armed late", needs: RecvMultishot | BufferRings, run: recvLate},
 	{name: "PrepareRecvmsg", run: recvmsg},
 	{name: "PrepareRecvmsgSelect", needs: BufferRings, run: recvmsgSelect},
 	{name: "PrepareRecvmsgMultishot", needs: RecvMultishot | BufferRings, run: recvmsgMultishot},

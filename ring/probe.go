@@ -75,6 +75,7 @@ var probes = [...]struct {
 	{try: probeUnixRecvMultishot},
 	{try: probeRecvMultishotReset},
 	{try: probeDirectRelease},
+	{try: probeRecvMultishotLate},
 }
 
 // probeRing is a small ring without flags, so that any thread may use it.

@@ -121,6 +121,42 @@ func recvPollFirst(t *testing.T, r *testRing) {
 	}
 }
 
+// Bytes and a reset behind them have come before the receive is armed.
+func recvLate(t *testing.T, r *testRing) {
+	r.group(0, 8, 8)
+	for _, pollFirst := range []bool{false, true} {
+		b, a, err := tcpPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(a)
+		if err := sendAndReset(b, a, []byte("bytes")); err != nil {
+			t.Fatal(err)
+		}
+		waiting := r.start(func(e *Entry) {
+			e.PrepareRecvMultishot(a, 0)
+			if pollFirst {
+				e.PollFirst()
+			}
+		})
+		if c := r.await(waiting); c.Res != 5 || !c.More() {
+			t.Fatalf("%+v (%v)", c, c.Err())
+		}
+		if pollFirst && !r.Have(RecvMultishotLate) {
+			r.silent()
+			if _, errno := r.Recv(a, nil); errno != unix.ECONNRESET {
+				t.Errorf("a receive without room: %v", errno)
+			}
+			sys.Shutdown(a, unix.SHUT_RDWR) // which wakes it, however it answers
+			r.await(waiting)
+			continue
+		}
+		if c := r.await(waiting); c.Err() != unix.ECONNRESET || c.More() {
+			t.Errorf("poll first %v: %+v (%v)", pollFirst, c, c.Err())
+		}
+	}
+}
+
 func recvmsg(t *testing.T, r *testRing) {
 	to, addr := r.udp()
 	from, sender := r.udp()

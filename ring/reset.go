@@ -29,18 +29,26 @@ var behind = [...]int{1, 40} // receives in front of the reset, for one and the 
 
 func probeRecvMultishotReset() error {
 	for _, n := range behind {
-		if err := probeResetBehind(n); err != nil {
+		if err := probeResetBehind(n, false); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// A receive that finds the socket ready when it begins to wait goes on as if it had
+// been woken once (__io_arm_poll_handler). When the reset is there already, behind the
+// bytes, no second wake-up makes the kernel look again. So it is with POLL_FIRST, where
+// the first look was given up after 32 receives, and where bytes and reset come between
+// a first look that finds nothing and the wait. The first is seen on Linux 6.18.44, the
+// others are concluded from the source.
+func probeRecvMultishotLate() error { return probeResetBehind(1, true) }
+
 // probeResetBehind has a peer send so many buffers full of bytes and reset the
-// connection, while a multishot receive is armed and its ring does not look. All
-// has happened when the ring looks, so that what it does not find in a few looks it
-// will never find: no answer depends on time.
-func probeResetBehind(bufs int) error {
+// connection, while a multishot receive is armed and its ring does not look, or (late)
+// before one is armed that waits first. All has happened when the ring looks, so that
+// what it does not find in a few looks it will never find: no answer depends on time.
+func probeResetBehind(bufs int, late bool) error {
 	const bufBytes, places, looks = 16, 64, 8
 	// Without DEFER_TASKRUN the ring would look by itself. It belongs to a thread.
 	runtime.LockOSThread()
@@ -77,14 +85,31 @@ func probeResetBehind(bufs int) error {
 		return fmt.Errorf("connect over the loopback device: %w", err)
 	}
 	defer unix.Close(server)
-	p.entry().PrepareRecvMultishot(server, 0)
-	p.Publish()
-	if _, errno := p.Poll(1); errno != 0 {
-		_ = unix.Close(client)
-		return errno
+	arm := func() error {
+		e := p.entry()
+		e.PrepareRecvMultishot(server, 0)
+		if late {
+			e.PollFirst()
+		}
+		p.Publish()
+		if _, errno := p.Poll(1); errno != 0 {
+			return errno
+		}
+		return nil
+	}
+	if !late {
+		if err := arm(); err != nil {
+			_ = unix.Close(client)
+			return err
+		}
 	}
 	if err := sendAndReset(client, server, make([]byte, bufs*bufBytes)); err != nil {
 		return err
+	}
+	if late {
+		if err := arm(); err != nil {
+			return err
+		}
 	}
 	for range bufs + looks {
 		if _, errno := p.Poll(0); errno != 0 && errno != unix.EINTR {
@@ -96,7 +121,11 @@ func probeResetBehind(bufs int) error {
 			}
 		}
 	}
-	return fmt.Errorf("%w: it does not tell of a reset behind %d receives", ErrNotSupported, bufs)
+	when := ""
+	if late {
+		when = " that was there when it was armed"
+	}
+	return fmt.Errorf("%w: it does not tell of a reset%s behind %d receives", ErrNotSupported, when, bufs)
 }
 
 // sendAndReset does that, and waits until the other end has all of it. It owns from.

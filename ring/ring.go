@@ -195,7 +195,7 @@ func newUring(c Config) (*uring.Engine, error) {
 
 // epollFeatures is what the emulation does; the others are about io_uring itself.
 const epollFeatures = BufferRings | AcceptMultishot | RecvMultishot | PollMultishot | SendZC | SendmsgZC | UsageReport |
-	SyncMessage | UnixRecvMultishot | RecvMultishotReset
+	SyncMessage | UnixRecvMultishot | RecvMultishotReset | RecvMultishotLate
 
 func newEpoll(c Config, reason error) (*Ring, error) {
 	if c.SQPoll > 0 || c.BusyPoll > 0 {

@@ -31,6 +31,11 @@ type Options struct {
 	// bytes, and never tell of it.
 	ForgetsResets bool
 
+	// ForgetsLate makes a multishot receive that finds bytes when it begins to wait
+	// forget what it finds behind them, a reset or its own side's shutdown, until
+	// something else wakes it.
+	ForgetsLate bool
+
 	// MaxSteps bounds the calls into the engine and the events of its network;
 	// a world that needs more makes no progress. Default 600,000.
 	MaxSteps int
@@ -104,6 +109,7 @@ type Counts struct {
 	PollErrors                            int
 	ColdReads, DiskErrors                 int
 	Resets, ResetsForgotten               int
+	LateForgotten                         int // ends that were there when a receive was armed
 	Connects, ConnectErrors               int
 	PacketsLost, PacketsJoined            int
 	Unreachable, SegmentErrors            int // ICMP messages; segments that were refused
@@ -138,6 +144,7 @@ func (c *Counts) Add(o Counts) {
 	c.Unreachable += o.Unreachable
 	c.SegmentErrors += o.SegmentErrors
 	c.ResetsForgotten += o.ResetsForgotten
+	c.LateForgotten += o.LateForgotten
 }
 
 var _ engine.Engine = (*Engine)(nil)

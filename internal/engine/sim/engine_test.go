@@ -87,6 +87,15 @@ func (b *bench) pass(d time.Duration) {
 	}
 }
 
+// unseen lets time go by in which the ring does not look.
+func (b *bench) unseen() {
+	b.t.Helper()
+	for end := b.Clock() + time.Millisecond; b.Clock() < end; {
+		b.Now()
+		b.submit()
+	}
+}
+
 func (b *bench) only() sys.Completion {
 	b.t.Helper()
 	all := b.reap()
@@ -362,16 +371,10 @@ func TestAResetBehindBytesCanBeForgotten(t *testing.T) {
 		p, fd := b.connect()
 		b.give(4, 10)
 		b.submit(recvMultishot(fd))
-		unseen := func() { // time goes by, and the ring does not look
-			for end := b.Clock() + time.Millisecond; b.Clock() < end; {
-				b.Now()
-				b.submit()
-			}
-		}
 		write(t, p, make([]byte, 15))
-		unseen()
+		b.unseen()
 		p.Reset()
-		unseen()
+		b.unseen()
 		if !forgets {
 			b.want("bytes and a reset", []int32{10, 5, -int32(unix.ECONNRESET)}, []uint32{more | buffer | nonEmpty, more | buffer, 0})
 			continue
@@ -388,6 +391,51 @@ func TestAResetBehindBytesCanBeForgotten(t *testing.T) {
 		}
 		b.violates(0)
 	}
+}
+
+func TestAnEndBehindBytesCanBeForgottenByALateReceive(t *testing.T) {
+	for _, forgets := range []bool{false, true} {
+		for _, pollFirst := range []bool{false, true} {
+			b := newBench(t, sim.Options{ForgetsLate: forgets})
+			p, fd := b.connect()
+			b.give(4, 10)
+			write(t, p, make([]byte, 15))
+			b.pass(time.Millisecond)
+			p.Reset()
+			b.pass(time.Millisecond)
+			e := recvMultishot(fd)
+			if pollFirst {
+				e.Ioprio |= sys.IORING_RECVSEND_POLL_FIRST
+			}
+			b.submit(e)
+			if !forgets || !pollFirst {
+				b.want("bytes and a reset", []int32{10, 5, -int32(unix.ECONNRESET)}, []uint32{more | buffer | nonEmpty, more | buffer, 0})
+				continue
+			}
+			b.want("bytes and a reset", []int32{10, 5}, []uint32{more | buffer | nonEmpty, more | buffer})
+			b.pass(time.Second)
+			b.want("and later", nil, nil)
+			if _, errno := b.Recv(fd, nil); errno != unix.ECONNRESET {
+				t.Errorf("a receive without room: %v", errno)
+			}
+			if n := b.Counts().LateForgotten; n != 1 {
+				t.Errorf("%d ends were forgotten", n)
+			}
+			b.violates(0)
+		}
+	}
+	// What comes when it waits already is told.
+	b := newBench(t, sim.Options{ForgetsLate: true})
+	p, fd := b.connect()
+	b.give(4, 10)
+	e := recvMultishot(fd)
+	e.Ioprio |= sys.IORING_RECVSEND_POLL_FIRST
+	b.submit(e)
+	write(t, p, make([]byte, 5))
+	b.unseen()
+	p.Reset()
+	b.unseen()
+	b.want("bytes and a reset", []int32{5, -int32(unix.ECONNRESET)}, []uint32{more | buffer, 0})
 }
 
 func TestCloseWithUnreadBytesResetsThePeer(t *testing.T) {

@@ -29,6 +29,7 @@ type op struct {
 	events    uint32 // of a poll; of others, what they wait for
 	key       uint32 // what woke it
 	wakes     int    // and how often since it last ran
+	found     bool   // it was not woken: there was something when it began to wait
 	sent      int    // of a send that waits; of a connect, 1 when its outcome is known
 	was       []byte // what the memory of a late one had in it at first
 

@@ -35,17 +35,20 @@ func (e *Engine) issueRecv(o *op) {
 	e.arm(o)
 	if o.entry.Ioprio&sys.IORING_RECVSEND_POLL_FIRST != 0 {
 		if e.mask(o.sock)&unix.POLLIN != 0 {
+			o.found = true
 			e.queue(o)
 		}
 		return
 	}
 	e.recv(o)
+	o.found = o.queued // it begins to wait, with bytes left
 }
 
 // recv does what an armed receive can do now.
 func (e *Engine) recv(o *op) {
 	s := o.sock
-	o.wakes = 0
+	once := o.found && o.wakes == 0 // no reason to look again behind the last bytes
+	o.found, o.wakes = false, 0
 	if e.chance(e.faults.RecvEINTR) {
 		e.counts.RecvErrors++
 		e.refuse(o, unix.EINTR)
@@ -53,6 +56,7 @@ func (e *Engine) recv(o *op) {
 	}
 	for round := 0; ; round++ {
 		if round == roundsMax {
+			o.found = once
 			e.queue(o)
 			return
 		}
@@ -76,6 +80,11 @@ func (e *Engine) recv(o *op) {
 				e.counts.ResetsForgotten++
 				e.Note("%s forgets a reset", o)
 				return // nothing will wake it
+			}
+			if once && round > 0 && e.o.ForgetsLate && s.ended() && !s.finSeen {
+				e.counts.LateForgotten++
+				e.Note("%s forgets an end that it found when it was armed", o)
+				return
 			}
 			errno, ok := s.receiveError()
 			if !ok {
