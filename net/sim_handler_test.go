@@ -682,7 +682,9 @@ func (k *simConn) pause() {
 func (k *simConn) resume() {
 	if k.paused {
 		k.paused, k.resumed = false, true
-		k.lim.lastIn = max(k.lim.lastIn, k.w.e.Clock())
+		if k.c.state&dead == 0 { // else it has been cut, and by what came before
+			k.lim.lastIn = max(k.lim.lastIn, k.w.e.Clock())
+		}
 		k.c.ResumeRead()
 	}
 }
