@@ -53,7 +53,8 @@ func OpenFile(name string) (*File, error) {
 }
 
 // NewFile makes a File of an open one, which belongs to it from then on: closing
-// the File closes f. With an error f remains the caller's.
+// the File closes f, and whether it has O_NONBLOCK is for the File to say. With an
+// error f remains the caller's.
 func NewFile(f *os.File) (*File, error) {
 	if f == nil {
 		return nil, errors.New("ringnet: a File of a nil *os.File: open one first")
@@ -65,7 +66,28 @@ func NewFile(f *os.File) (*File, error) {
 	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("ringnet: %s is a %v: only regular files can be sent", f.Name(), kindOfFile(st.Mode()))
 	}
-	return &File{f: f, fd: int(f.Fd())}, nil
+	file := &File{f: f, fd: int(f.Fd())}
+	_ = unix.SetNonblock(file.fd, readsWithoutWaiting(file.fd))
+	return file, nil
+}
+
+// readsWithoutWaiting reports that a file system does not say that its reads can do
+// without waiting (FMODE_NOWAIT), and yet they can: those of memory never wait, and
+// overlayfs hands the wish on to the file system below it.
+//
+// O_NONBLOCK has io_uring believe that of a file (io_file_get_flags), and read it on
+// the loop's own thread. NFS, FUSE and their like wait there all the same, for as long
+// as a server takes; without the flag the kernel's worker threads do.
+func readsWithoutWaiting(fd int) bool {
+	var st unix.Statfs_t
+	if unix.Fstatfs(fd, &st) != nil {
+		return false
+	}
+	switch st.Type {
+	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC:
+		return true
+	}
+	return false
 }
 
 func kindOfFile(m fs.FileMode) string {

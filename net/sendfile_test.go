@@ -321,6 +321,46 @@ func TestPeerThatLeavesInTheMiddleOfAFile(t *testing.T) {
 	}, "default", "epoll", "no features")
 }
 
+// A file that is opened with O_NONBLOCK, as OpenFile does for the sake of fifos, was
+// read on the loop's thread also where that waits for a server.
+func TestFilesAreNotReadOnTheLoopWhereThatWaits(t *testing.T) {
+	for _, dir := range []string{t.TempDir(), "/dev/shm"} {
+		f, err := os.CreateTemp(dir, "ringnet-test-")
+		if err != nil {
+			t.Skip(err) // there need not be a /dev/shm
+		}
+		_ = f.Close()
+		t.Cleanup(func() { _ = os.Remove(f.Name()) })
+		var st unix.Statfs_t
+		if err := unix.Statfs(f.Name(), &st); err != nil {
+			t.Fatal(err)
+		}
+		want := st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC || st.Type == unix.OVERLAYFS_SUPER_MAGIC
+		for name, open := range map[string]func(string) (*File, error){
+			"OpenFile": OpenFile,
+			"NewFile": func(name string) (*File, error) {
+				f, err := os.Open(name)
+				if err != nil {
+					return nil, err
+				}
+				return NewFile(f)
+			},
+		} {
+			file, err := open(f.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			flags, err := unix.FcntlInt(uintptr(file.fd), unix.F_GETFL, 0)
+			if got := flags&unix.O_NONBLOCK != 0; err != nil || got != want {
+				t.Errorf("%s in %s, a file system of type %x: O_NONBLOCK %v (%v), want %v", name, dir, st.Type, got, err, want)
+			}
+			if err := file.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 func TestFilesThatCannotBeSent(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := OpenFile(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
