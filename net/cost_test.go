@@ -97,6 +97,30 @@ func dialRaw(t *testing.T, srv *server, n int) []int {
 	return fds
 }
 
+// wantNoAllocations has clients exchange size bytes count times each, and wants nearly
+// no allocations in the whole process meanwhile.
+func wantNoAllocations(t *testing.T, srv *server, conns, size, count int) {
+	t.Helper()
+	fds := dialRaw(t, srv, conns)
+	pingPong(t, fds, size, count/2+1, func() {}, func() {}) // fills the supplies
+	// A collection would empty the runtime's own pools.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	runtime.GC()
+	// The test and the runtime themselves have a few. What a slow machine has not
+	// reached in one run, more clients at once say, it has then in one of the next.
+	requests := conns * count
+	var counts []uint64
+	for range 4 {
+		var before, after runtime.MemStats
+		pingPong(t, fds, size, count, func() { runtime.ReadMemStats(&before) }, func() { runtime.ReadMemStats(&after) })
+		n := after.Mallocs - before.Mallocs
+		if counts = append(counts, n); float64(n) <= 100+0.01*float64(requests) {
+			return
+		}
+	}
+	t.Errorf("%d allocations in runs of %d requests", counts, requests)
+}
+
 func TestNoAllocationPerRequest(t *testing.T) {
 	sameOnEveryKernel(t, "the library allocates the same")
 	cases := []struct {
@@ -125,25 +149,7 @@ func TestNoAllocationPerRequest(t *testing.T) {
 				o := cs.Options
 				o.Loops = 1
 				srv := serveHandler(t, o, h.bare)
-				fds := dialRaw(t, srv, cs.conns)
-				pingPong(t, fds, cs.size, cs.count/2+1, func() {}, func() {}) // fills the supplies
-				// A collection would empty the runtime's own pools.
-				defer debug.SetGCPercent(debug.SetGCPercent(-1))
-				runtime.GC()
-				// The test and the runtime themselves have a few. What a slow machine
-				// has not reached in one run, more clients at once say, it has then in
-				// one of the next.
-				requests := cs.conns * cs.count
-				var counts []uint64
-				for range 4 {
-					var before, after runtime.MemStats
-					pingPong(t, fds, cs.size, cs.count, func() { runtime.ReadMemStats(&before) }, func() { runtime.ReadMemStats(&after) })
-					n := after.Mallocs - before.Mallocs
-					if counts = append(counts, n); float64(n) <= 100+0.01*float64(requests) {
-						return
-					}
-				}
-				t.Errorf("%d allocations in runs of %d requests", counts, requests)
+				wantNoAllocations(t, srv, cs.conns, cs.size, cs.count)
 			})
 		}
 	}

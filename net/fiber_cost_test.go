@@ -10,7 +10,6 @@ import (
 	"os"
 	"reflect"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -72,21 +71,7 @@ func TestNoAllocationPerRequestOfAFiber(t *testing.T) {
 			o := cs.Options
 			o.Loops = 1
 			srv := serveBlocking(t, o, cs.f)
-			fds := dialRaw(t, srv.server, cs.conns)
-			pingPong(t, fds, cs.size, cs.count/2+1, func() {}, func() {})
-			defer debug.SetGCPercent(debug.SetGCPercent(-1))
-			runtime.GC()
-			requests := cs.conns * cs.count
-			var counts []uint64
-			for range 4 { // as in TestNoAllocationPerRequest
-				var before, after runtime.MemStats
-				pingPong(t, fds, cs.size, cs.count, func() { runtime.ReadMemStats(&before) }, func() { runtime.ReadMemStats(&after) })
-				n := after.Mallocs - before.Mallocs
-				if counts = append(counts, n); float64(n) <= 100+0.01*float64(requests) {
-					return
-				}
-			}
-			t.Errorf("%d allocations in runs of %d requests", counts, requests)
+			wantNoAllocations(t, srv.server, cs.conns, cs.size, cs.count)
 		})
 	}
 }

@@ -250,32 +250,29 @@ func TestHandOverIsOverWithAPeerThatTakesNothing(t *testing.T) {
 
 func TestHandOverOfAPeerThatHasEndedItsDirection(t *testing.T) {
 	overVariants(t, func(t *testing.T, v variant) {
-		t.Run("in OnEOF", func(t *testing.T) {
-			to := newHandOvers(t)
-			srv := serve(t, v.Options, script{data: func(*Conn, []byte) int { return 0 }, eof: to.of})
-			c := srv.dial()
-			write(t, c, payload(4, 2000))
-			_ = c.CloseWrite()
-			conn := to.next()
-			wantRest(t, conn, payload(4, 2000))
-			write(t, conn, payload(5, 5000))
-			_ = conn.Close()
-			wantRest(t, c, payload(5, 5000))
-			srv.wantHandedOver()
-		})
-		t.Run("before it is seen", func(t *testing.T) {
-			to := newHandOvers(t)
-			srv := serve(t, v.Options, script{data: func(c *Conn, b []byte) int { to.of(c); return 0 }})
-			c := srv.dial()
-			write(t, c, payload(4, 2000))
-			_ = c.CloseWrite()
-			conn := to.next()
-			wantRest(t, conn, payload(4, 2000))
-			write(t, conn, payload(5, 5000))
-			_ = conn.Close()
-			wantRest(t, c, payload(5, 5000))
-			srv.wantHandedOver()
-		})
+		for _, inOnEOF := range []bool{true, false} {
+			name := "in OnEOF"
+			if !inOnEOF {
+				name = "before it is seen"
+			}
+			t.Run(name, func(t *testing.T) {
+				to := newHandOvers(t)
+				s := script{data: func(*Conn, []byte) int { return 0 }, eof: to.of}
+				if !inOnEOF {
+					s = script{data: func(c *Conn, _ []byte) int { to.of(c); return 0 }}
+				}
+				srv := serve(t, v.Options, s)
+				c := srv.dial()
+				write(t, c, payload(4, 2000))
+				_ = c.CloseWrite()
+				conn := to.next()
+				wantRest(t, conn, payload(4, 2000))
+				write(t, conn, payload(5, 5000))
+				_ = conn.Close()
+				wantRest(t, c, payload(5, 5000))
+				srv.wantHandedOver()
+			})
+		}
 		t.Run("our direction is ended, too", func(t *testing.T) {
 			to := newHandOvers(t)
 			srv := serve(t, v.Options, script{data: func(c *Conn, b []byte) int {
