@@ -80,7 +80,7 @@ func (s *site) server(engine ring.EngineKind) (*net.Server, error) {
 		if err != nil {
 			return nil, err
 		}
-		srv.Handler = net.TLS(&tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"http/1.1"}}, srv.Handler)
+		srv.Handler = net.TLS(&tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"http/1.1", "http/1.0"}}, srv.Handler)
 	}
 	return srv, nil
 }
