@@ -36,7 +36,7 @@ func (c *conn) answer() error {
 			return c.fail(err)
 		}
 		if e.redirect {
-			e.release()
+			c.desk.cache.release(e)
 			to := url.URL{Path: string(path) + "/"}
 			return c.say(fasthttp.StatusMovedPermanently, "Location: "+to.EscapedPath()+string(query)+"\r\n")
 		}
@@ -44,11 +44,11 @@ func (c *conn) answer() error {
 		if rep != nil && rep.shrunk() {
 			// What it was must not be promised. Look again, before that is due.
 			c.desk.cache.drop(e)
-			e.release()
+			c.desk.cache.release(e)
 			continue
 		}
 		err = c.represent(rep)
-		e.release()
+		c.desk.cache.release(e)
 		return err
 	}
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"container/list"
 	"errors"
+	"sync"
 	"time"
 
 	"example.com/ringnet/net"
@@ -62,9 +63,17 @@ func (e *entry) free() {
 }
 
 // release ends the use of an entry.
-func (e *entry) release() {
+func (k *cache) release(e *entry) {
 	if e.users--; e.users == 0 && e.place == nil {
-		e.free()
+		k.discard(e)
+	}
+}
+
+// discard frees an entry beside the loop: to close the last descriptor of a large file that
+// has been deleted can take as long as it takes to delete it.
+func (k *cache) discard(e *entry) {
+	if e.open() > 0 {
+		k.closing.Go(e.free)
 	}
 }
 
@@ -75,6 +84,7 @@ type cache struct {
 	entries           map[string]*entry
 	order             list.List // of entries; the one used last is first
 	looking           map[string]*lookup
+	closing           sync.WaitGroup // what is being freed
 }
 
 func (k *cache) init(memory int64, open int) {
@@ -83,7 +93,9 @@ func (k *cache) init(memory int64, open int) {
 	k.looking = map[string]*lookup{}
 }
 
+// close frees all entries, when the loop has ended.
 func (k *cache) close() {
+	k.closing.Wait()
 	for _, e := range k.entries {
 		e.free()
 	}
@@ -112,7 +124,7 @@ func (k *cache) drop(e *entry) {
 	k.memory -= e.memory()
 	k.open -= e.open()
 	if e.users == 0 {
-		e.free()
+		k.discard(e)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -42,59 +41,61 @@ func TestChangesAreSeenWithinASecond(t *testing.T) {
 	engines(t, func(t *testing.T, engine ring.EngineKind) {
 		s := serve(t, engine, t.TempDir(), func(c *config) { c.cacheFile = 1000 })
 		s.site.tree.rest = restFor
-		for _, size := range []int{100, 100_000} { // out of memory, and by SendFile
-			t.Run(strconv.Itoa(size), func(t *testing.T) {
-				t.Parallel()
-				s := *s
-				s.t, s.dir = t, filepath.Join(s.dir, strconv.Itoa(size))
-				path := "/" + strconv.Itoa(size) + "/f"
-				one, two, three := payload(1, size), payload(2, size), payload(3, size+1)
-				name := filepath.Join(s.dir, "f")
-				s.file("f", one)
-				st, err := os.Stat(name)
-				if err != nil {
-					t.Fatal(err)
-				}
-				c := dial(t, s.addr)
-				c.until(path, 200, one)
-				for _, step := range []struct {
-					name   string
-					do     func() error
-					status int
-					want   []byte
-				}{
-					{"written over", func() error { return os.WriteFile(name, three, 0o644) }, 200, three},
-					{"replaced", func() error {
-						s.file("new", two)
-						return os.Rename(filepath.Join(s.dir, "new"), name)
-					}, 200, two},
-					{"replaced, with size and time as before", func() error {
-						s.file("new", one)
-						if err := os.Chtimes(filepath.Join(s.dir, "new"), st.ModTime(), st.ModTime()); err != nil {
-							return err
-						}
-						return os.Rename(filepath.Join(s.dir, "new"), name)
-					}, 200, one},
-					{"written over, with size and time as before", func() error {
-						if err := os.WriteFile(name, two, 0o644); err != nil {
-							return err
-						}
-						return os.Chtimes(name, st.ModTime(), st.ModTime())
-					}, 200, two},
-					{"deleted", func() error { return os.Remove(name) }, 404, nil},
-					{"made anew", func() error { return os.WriteFile(name, three, 0o644) }, 200, three},
-					{"a directory", func() error { return errors.Join(os.Remove(name), os.Mkdir(name, 0o755)) }, 301, nil},
-					{"a file again", func() error { return errors.Join(os.Remove(name), os.WriteFile(name, one, 0o644)) }, 200, one},
-				} {
-					_ = c.SetDeadline(time.Now().Add(patience))
-					if err := step.do(); err != nil {
-						t.Fatal(err)
-					}
-					if took := c.until(path, step.status, step.want); took > seen {
-						t.Errorf("%d bytes, %s: seen after %v", size, step.name, took)
-					}
-				}
-			})
+		// Both at the same time, one out of memory and one by SendFile.
+		const small, large = 100, 100_000
+		type version struct{ small, large []byte }
+		one, two, three := version{payload(1, small), payload(1, large)}, version{payload(2, small), payload(2, large)}, version{payload(3, small+1), payload(3, large+1)}
+		path := filepath.Join(s.dir, "small")
+		write := func(v version, names ...string) error {
+			return errors.Join(os.WriteFile(filepath.Join(s.dir, names[0]), v.small, 0o644), os.WriteFile(filepath.Join(s.dir, names[1]), v.large, 0o644))
+		}
+		both := func(do func(name string) error) error {
+			return errors.Join(do(filepath.Join(s.dir, "small")), do(filepath.Join(s.dir, "large")))
+		}
+		if err := write(one, "small", "large"); err != nil {
+			t.Fatal(err)
+		}
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asBefore := func(name string) error { return os.Chtimes(name, st.ModTime(), st.ModTime()) }
+		if err := both(asBefore); err != nil {
+			t.Fatal(err)
+		}
+		c := dial(t, s.addr)
+		c.until("/small", 200, one.small)
+		c.until("/large", 200, one.large)
+		for _, step := range []struct {
+			name   string
+			do     func() error
+			status int
+			want   version
+		}{
+			{"written over", func() error { return write(three, "small", "large") }, 200, three},
+			{"replaced", func() error {
+				return errors.Join(write(one, "small.new", "large.new"), both(func(name string) error { return os.Rename(name+".new", name) }))
+			}, 200, one},
+			{"replaced, with size and time as before", func() error {
+				return errors.Join(write(two, "small.new", "large.new"), both(func(name string) error {
+					return errors.Join(asBefore(name), asBefore(name+".new"), os.Rename(name+".new", name))
+				}))
+			}, 200, two},
+			{"written over, with size and time as before", func() error { return errors.Join(write(one, "small", "large"), both(asBefore)) }, 200, one},
+			{"deleted", func() error { return both(os.Remove) }, 404, version{}},
+			{"made anew", func() error { return write(three, "small", "large") }, 200, three},
+			{"a directory", func() error {
+				return both(func(name string) error { return errors.Join(os.Remove(name), os.Mkdir(name, 0o755)) })
+			}, 301, version{}},
+			{"a file again", func() error { return errors.Join(both(os.Remove), write(two, "small", "large")) }, 200, two},
+		} {
+			_ = c.SetDeadline(time.Now().Add(patience))
+			if err := step.do(); err != nil {
+				t.Fatal(step.name, err)
+			}
+			if took := c.until("/small", step.status, step.want.small) + c.until("/large", step.status, step.want.large); took > seen {
+				t.Errorf("%s: seen after %v", step.name, took)
+			}
 		}
 	})
 }
@@ -181,6 +182,7 @@ func TestTheCacheKeepsToItsBounds(t *testing.T) {
 			t.Fatal(err)
 		}
 		k := &s.site.desks[0].cache
+		k.closing.Wait()
 		if k.memory > k.maxMemory || k.open > k.maxOpen || len(k.entries) != k.order.Len() || len(k.entries) < 3 {
 			t.Errorf("it holds %d bytes of %d, %d files of %d, %d entries, %d in order", k.memory, k.maxMemory, k.open, k.maxOpen, len(k.entries), k.order.Len())
 		}

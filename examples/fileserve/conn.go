@@ -46,11 +46,7 @@ func (c *conn) serve() error {
 		c.r.look()
 		c.r.close = c.r.close || c.s.ShuttingDown()
 		unread := c.skip()
-		began := c.desk.now()
-		err := c.answer()
-		if c.site.log != nil {
-			c.site.log.add(c, c.desk.now()-began)
-		}
+		err := c.answerLogged()
 		switch {
 		case err != nil:
 			return err
@@ -66,6 +62,17 @@ func (c *conn) serve() error {
 			c.br = nil
 		}
 	}
+}
+
+// answerLogged answers the request, and adds it to the log if there is one.
+func (c *conn) answerLogged() error {
+	if c.site.log == nil {
+		return c.answer()
+	}
+	began := c.desk.now()
+	err := c.answer()
+	c.site.log.add(c, c.desk.now()-began)
+	return err
 }
 
 // giveBack gives back what the connection has of the desk's.
