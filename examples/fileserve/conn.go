@@ -22,7 +22,7 @@ type conn struct {
 	desk *desk
 	s    *net.Stream
 
-	first bufring.Lease // the first bytes, for br
+	first bufring.Lease // bytes that came first, and have yet to get to br
 	br    *bufio.Reader // nil: nothing of a request is there
 	r     *request      // nil: likewise
 	timed bool          // its header has a deadline
@@ -57,7 +57,7 @@ func (c *conn) serve() error {
 		}
 		c.desk.putRequest(c.r)
 		c.r = nil
-		if c.br.Buffered() == 0 {
+		if c.br.Buffered() == 0 && !c.first.Valid() {
 			c.desk.putReader(c.br)
 			c.br = nil
 		}
