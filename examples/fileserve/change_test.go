@@ -236,6 +236,27 @@ func TestManyWaitForOneLook(t *testing.T) {
 	})
 }
 
+// Many ask for different files, and there is one who can look for them.
+func TestManyWaitForOneWorker(t *testing.T) {
+	engines(t, func(t *testing.T, engine ring.EngineKind) {
+		const files = 100
+		s := serve(t, engine, t.TempDir(), func(c *config) { c.workers = 1 })
+		var all []*client
+		for i := range files {
+			s.file(strconv.Itoa(i), payload(uint64(i), 1000))
+			all = append(all, dial(t, s.addr))
+		}
+		for i, c := range all {
+			c.send("GET /"+strconv.Itoa(i)+" HTTP/1.1", "Host: x")
+		}
+		for i, c := range all {
+			if a, b := c.answer("GET"); a.StatusCode != 200 || differ(b, payload(uint64(i), 1000)) != nil {
+				t.Error(i, a.StatusCode, differ(b, payload(uint64(i), 1000)))
+			}
+		}
+	})
+}
+
 // Requests that come in one piece are answered in order, small and large ones in turn, and
 // others at any pace.
 func TestPipelining(t *testing.T) {

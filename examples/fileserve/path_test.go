@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"io"
 	"net/http"
 	"net/url"
@@ -205,7 +206,8 @@ func FuzzTargets(f *testing.F) {
 	}
 	dir := trap(f)
 	var conf config
-	conf.root, conf.loops, conf.cacheBytes, conf.cacheFile, conf.openFiles, conf.maxHeader, conf.headerTimeout = dir, 1, 1<<20, 1<<10, 10, 8192, patience
+	conf.flags(flag.NewFlagSet("", flag.PanicOnError))
+	conf.root, conf.loops, conf.cacheFile, conf.openFiles, conf.idleTimeout = dir, 1, 3, 2, 0
 	site, err := newSite(&conf)
 	if err != nil {
 		f.Fatal(err)

@@ -62,7 +62,7 @@ func newSite(c *config) (*site, error) {
 	}
 	for range c.loops {
 		d := &desk{site: s, began: time.Now()}
-		d.cache.init(max(1, c.cacheBytes/int64(c.loops)), max(1, c.openFiles/c.loops))
+		d.cache.init(max(1, c.cacheBytes/int64(c.loops)), max(1, c.openFiles/c.loops), max(1, c.workers/c.loops))
 		s.desks = append(s.desks, d)
 	}
 	return s, nil
@@ -72,8 +72,8 @@ func newSite(c *config) (*site, error) {
 func (s *site) server(engine ring.EngineKind) (*net.Server, error) {
 	srv := &net.Server{Handler: net.Blocking(s.serve), Options: net.Options{
 		Loops: s.loops, Engine: engine, MaxConns: s.maxConns, IdleTimeout: s.idleTimeout, WriteTimeout: s.stallTimeout,
-		FileBufs: s.fileBuffers,
-		NoBulk:   true, // requests are small, and what nobody reads of them has to be bounded
+		OffloadWorkers: s.workers, FileBufs: s.fileBuffers,
+		NoBulk: true, // requests are small, and what nobody reads of them has to be bounded
 	}}
 	if s.cert != "" {
 		pair, err := tls.LoadX509KeyPair(s.cert, s.key)
