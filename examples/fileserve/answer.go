@@ -30,35 +30,57 @@ func (c *conn) answer() error {
 	if status != 0 {
 		return c.say(status, "")
 	}
-	e, err := c.desk.find(c.s, path)
-	if err != nil {
-		return c.fail(err)
-	}
-	defer e.release()
-	if e.redirect {
-		to := url.URL{Path: e.path + "/"}
-		return c.say(fasthttp.StatusMovedPermanently, "Location: "+to.EscapedPath()+string(query)+"\r\n")
-	}
-	rep := e.reps[identity]
-	if r.acceptEncoding != nil {
-		var have [len(codings)]bool
-		for i, p := range e.reps {
-			have[i] = p != nil
+	for {
+		e, err := c.desk.find(c.s, path)
+		if err != nil {
+			return c.fail(err)
 		}
-		i := choose(r.acceptEncoding, have)
-		if i < 0 {
-			return c.say(fasthttp.StatusNotAcceptable, "Vary: Accept-Encoding\r\n")
+		if e.redirect {
+			c.desk.cache.release(e)
+			to := url.URL{Path: string(path) + "/"}
+			return c.say(fasthttp.StatusMovedPermanently, "Location: "+to.EscapedPath()+string(query)+"\r\n")
 		}
-		rep = e.reps[i]
+		rep := e.suits(r.acceptEncoding)
+		if rep != nil && rep.shrunk() {
+			// What it was must not be promised. Look again, before that is due.
+			c.desk.cache.drop(e)
+			c.desk.cache.release(e)
+			continue
+		}
+		err = c.represent(rep)
+		c.desk.cache.release(e)
+		return err
 	}
-	switch status := r.precondition(&rep.validators); status {
+}
+
+// suits is the representation that suits an Accept-Encoding best; nil: none does.
+func (e *entry) suits(accept []byte) *representation {
+	if accept == nil {
+		return e.reps[identity]
+	}
+	var have [len(codings)]bool
+	for i, p := range e.reps {
+		have[i] = p != nil
+	}
+	if i := choose(accept, have); i >= 0 {
+		return e.reps[i]
+	}
+	return nil
+}
+
+// represent answers with a representation, as far as the request's conditions go.
+func (c *conn) represent(rep *representation) error {
+	if rep == nil {
+		return c.say(fasthttp.StatusNotAcceptable, "Vary: Accept-Encoding\r\n")
+	}
+	switch status := c.r.precondition(&rep.validators); status {
 	case fasthttp.StatusNotModified:
 		return c.head(status, rep.same, "")
 	case fasthttp.StatusPreconditionFailed:
 		return c.say(status, rep.same)
 	}
-	if r.wantsRanges(&rep.validators) {
-		if all, ok := spans(r.ranges, rep.size); ok {
+	if c.r.wantsRanges(&rep.validators) {
+		if all, ok := spans(c.r.ranges, rep.size); ok {
 			return c.ranges(rep, all)
 		}
 	}

@@ -5,6 +5,8 @@ package main
 import (
 	"container/list"
 	"errors"
+	"math/rand/v2"
+	"sync"
 	"time"
 
 	"example.com/ringnet/net"
@@ -62,9 +64,17 @@ func (e *entry) free() {
 }
 
 // release ends the use of an entry.
-func (e *entry) release() {
+func (k *cache) release(e *entry) {
 	if e.users--; e.users == 0 && e.place == nil {
-		e.free()
+		k.discard(e)
+	}
+}
+
+// discard frees an entry beside the loop: to close the last descriptor of a large file that
+// has been deleted can take as long as it takes to delete it.
+func (k *cache) discard(e *entry) {
+	if e.open() > 0 {
+		k.closing.Go(e.free)
 	}
 }
 
@@ -75,15 +85,23 @@ type cache struct {
 	entries           map[string]*entry
 	order             list.List // of entries; the one used last is first
 	looking           map[string]*lookup
+	closing           sync.WaitGroup // what is being freed
+
+	// Looks are let in by tickets: each waits for the end of the one that had its place in
+	// line before. So there are never more of them than places, and none is passed over.
+	line []*net.Fiber
+	next int // place
 }
 
-func (k *cache) init(memory int64, open int) {
-	k.maxMemory, k.maxOpen = memory, open
+func (k *cache) init(memory int64, open, looks int) {
+	k.maxMemory, k.maxOpen, k.line = memory, open, make([]*net.Fiber, looks)
 	k.entries = map[string]*entry{}
 	k.looking = map[string]*lookup{}
 }
 
+// close frees all entries, when the loop has ended.
 func (k *cache) close() {
+	k.closing.Wait()
 	for _, e := range k.entries {
 		e.free()
 	}
@@ -112,7 +130,7 @@ func (k *cache) drop(e *entry) {
 	k.memory -= e.memory()
 	k.open -= e.open()
 	if e.users == 0 {
-		e.free()
+		k.discard(e)
 	}
 }
 
@@ -172,23 +190,34 @@ func (d *desk) findLater(s *net.Stream, path string) (*entry, error) {
 
 // look looks a path up, on a fiber of its own.
 func (d *desk) look(s *net.Stream, path string) (*lookup, error) {
-	k := &lookup{asOf: d.now()}
+	k, c := &lookup{}, &d.cache
+	place := c.next
+	before := c.line[place]
 	fiber, err := s.Spawn(func() error {
-		k.run(d, s, path)
-		delete(d.cache.looking, path)
+		// An error says that s has ended: whoever waits for k looks again.
+		if before == nil || before.Wait() == nil {
+			k.run(d, s, path)
+		}
+		delete(c.looking, path)
+		if c.line[place] == k.fiber {
+			c.line[place] = nil
+		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	k.fiber = fiber
-	d.cache.looking[path] = k
+	c.looking[path] = k
+	c.line[place] = fiber
+	c.next = (place + 1) % len(c.line)
 	return k, nil
 }
 
-// run is the fiber.
+// run is what the fiber does when its turn has come.
 func (k *lookup) run(d *desk, s *net.Stream, path string) {
 	known := d.cache.entries[path]
+	k.asOf = d.now()
 	got, err := await(s, func() (looked, error) {
 		e, err := d.site.tree.look(path, known)
 		return looked{e, err}, nil
@@ -235,8 +264,8 @@ func (l looked) Close() error {
 // errCrowded says that too many want to look at files at the same time.
 var errCrowded = errors.New("too many files are being opened")
 
-// await is net.Await with a line of those that wait for a worker; not in order, and not
-// for ever.
+// await is net.Await that tries again for a while when no worker is free: other loops may
+// have them all.
 func await[T any](s *net.Stream, work func() (T, error)) (T, error) {
 	for pause := time.Millisecond; ; pause *= 2 {
 		v, err := net.Await(s, work)
@@ -246,11 +275,12 @@ func await[T any](s *net.Stream, work func() (T, error)) (T, error) {
 		if pause > pauseMost {
 			return v, errCrowded
 		}
-		if err := s.Sleep(pause); err != nil {
+		// Not all at the same time.
+		if err := s.Sleep(pause + rand.N(pause)); err != nil {
 			return v, err
 		}
 	}
 }
 
-// pauseMost is the longest pause in that line: they come to twice as much.
+// pauseMost is the longest pause: they come to two or three times as much.
 const pauseMost = 4 * time.Second

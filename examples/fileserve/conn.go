@@ -22,7 +22,7 @@ type conn struct {
 	desk *desk
 	s    *net.Stream
 
-	first bufring.Lease // the first bytes, for br
+	first bufring.Lease // bytes that came first, and have yet to get to br
 	br    *bufio.Reader // nil: nothing of a request is there
 	r     *request      // nil: likewise
 	timed bool          // its header has a deadline
@@ -46,11 +46,7 @@ func (c *conn) serve() error {
 		c.r.look()
 		c.r.close = c.r.close || c.s.ShuttingDown()
 		unread := c.skip()
-		began := c.desk.now()
-		err := c.answer()
-		if c.site.log != nil {
-			c.site.log.add(c, c.desk.now()-began)
-		}
+		err := c.answerLogged()
 		switch {
 		case err != nil:
 			return err
@@ -61,11 +57,22 @@ func (c *conn) serve() error {
 		}
 		c.desk.putRequest(c.r)
 		c.r = nil
-		if c.br.Buffered() == 0 {
+		if c.br.Buffered() == 0 && !c.first.Valid() {
 			c.desk.putReader(c.br)
 			c.br = nil
 		}
 	}
+}
+
+// answerLogged answers the request, and adds it to the log if there is one.
+func (c *conn) answerLogged() error {
+	if c.site.log == nil {
+		return c.answer()
+	}
+	began := c.desk.now()
+	err := c.answer()
+	c.site.log.add(c, c.desk.now()-began)
+	return err
 }
 
 // giveBack gives back what the connection has of the desk's.

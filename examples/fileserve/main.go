@@ -39,6 +39,7 @@ type config struct {
 	stallTimeout          time.Duration
 	minRate               int64
 	maxConns              int
+	workers               int
 	fileBuffers           int
 	sendBuffer            int
 	accessLog             string
@@ -61,6 +62,7 @@ func (c *config) flags(f *flag.FlagSet) {
 	f.DurationVar(&c.stallTimeout, "stall-timeout", 30*time.Second, "for how long a peer may take nothing of its answer; 0: for ever")
 	f.Int64Var(&c.minRate, "min-rate", 1<<10, "bytes a second that a peer has to take of a file, on average after -stall-timeout; 0: any")
 	f.IntVar(&c.maxConns, "max-conns", 0, "connections at once, others wait; 0: as many as there are descriptors")
+	f.IntVar(&c.workers, "workers", 256, "how many files may be looked for and opened at the same time, beside the loops")
 	f.IntVar(&c.fileBuffers, "file-buffers", 32, "buffers of 128 KiB for each loop, for files that are not in the page cache")
 	f.IntVar(&c.sendBuffer, "send-buffer", 0, "bytes that the kernel may hold for a peer that is slow; 0: it decides (net.ipv4.tcp_wmem)")
 	f.StringVar(&c.accessLog, "access-log", "", "file to append a line to for each request, - for standard output; empty: none")
@@ -76,7 +78,7 @@ func (c *config) check() error {
 		{"loops", int64(c.loops), 1}, {"cache", c.cacheBytes, 0}, {"cache-file", c.cacheFile, 0}, {"open-files", int64(c.openFiles), 1},
 		{"max-header", int64(c.maxHeader), 4096}, {"header-timeout", int64(c.headerTimeout), int64(time.Millisecond)},
 		{"idle-timeout", int64(c.idleTimeout), 0}, {"stall-timeout", int64(c.stallTimeout), 0}, {"min-rate", c.minRate, 0},
-		{"max-conns", int64(c.maxConns), 0}, {"send-buffer", int64(c.sendBuffer), 0}, {"drain", int64(c.drain), 0},
+		{"max-conns", int64(c.maxConns), 0}, {"workers", int64(c.workers), 1}, {"file-buffers", int64(c.fileBuffers), 1}, {"send-buffer", int64(c.sendBuffer), 0}, {"drain", int64(c.drain), 0},
 	} {
 		if v.value < v.min {
 			return fmt.Errorf("-%s is %d: it must be at least %d", v.name, v.value, v.min)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+	"golang.org/x/sys/unix"
 
 	"example.com/ringnet/net"
 )
@@ -19,6 +20,7 @@ type representation struct {
 	vary bool
 
 	file *net.File // nil: it is in memory
+	fd   int       // of file
 
 	// The whole answer to a GET, from at on: the head and the file. The date is written
 	// over when it is over, as long as nobody sends from it.
@@ -79,6 +81,12 @@ func (r *representation) whole(d *desk) []byte {
 		r.dateAt = d.dateAt
 	}
 	return r.image[r.at:]
+}
+
+// shrunk reports that the file is no longer as long as it was.
+func (r *representation) shrunk() bool {
+	var st unix.Stat_t
+	return r.file != nil && (unix.Fstat(r.fd, &st) != nil || st.Size < r.size)
 }
 
 // memory is what it takes.

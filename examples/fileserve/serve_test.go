@@ -63,6 +63,7 @@ func engines(t *testing.T, test func(t *testing.T, engine ring.EngineKind)) {
 					t.Skipf("needs io_uring: %v", err)
 				}
 			}
+			t.Parallel()
 			test(t, engine)
 		})
 	}

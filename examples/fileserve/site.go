@@ -62,7 +62,7 @@ func newSite(c *config) (*site, error) {
 	}
 	for range c.loops {
 		d := &desk{site: s, began: time.Now()}
-		d.cache.init(max(1, c.cacheBytes/int64(c.loops)), max(1, c.openFiles/c.loops))
+		d.cache.init(max(1, c.cacheBytes/int64(c.loops)), max(1, c.openFiles/c.loops), max(1, c.workers/c.loops))
 		s.desks = append(s.desks, d)
 	}
 	return s, nil
@@ -72,15 +72,15 @@ func newSite(c *config) (*site, error) {
 func (s *site) server(engine ring.EngineKind) (*net.Server, error) {
 	srv := &net.Server{Handler: net.Blocking(s.serve), Options: net.Options{
 		Loops: s.loops, Engine: engine, MaxConns: s.maxConns, IdleTimeout: s.idleTimeout, WriteTimeout: s.stallTimeout,
-		FileBufs: s.fileBuffers,
-		NoBulk:   true, // requests are small, and what nobody reads of them has to be bounded
+		OffloadWorkers: s.workers, FileBufs: s.fileBuffers,
+		NoBulk: true, // requests are small, and what nobody reads of them has to be bounded
 	}}
 	if s.cert != "" {
 		pair, err := tls.LoadX509KeyPair(s.cert, s.key)
 		if err != nil {
 			return nil, err
 		}
-		srv.Handler = net.TLS(&tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"http/1.1"}}, srv.Handler)
+		srv.Handler = net.TLS(&tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"http/1.1", "http/1.0"}}, srv.Handler)
 	}
 	return srv, nil
 }

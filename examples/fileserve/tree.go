@@ -138,7 +138,7 @@ func (t *tree) open(file string, now time.Time) (*representation, stamp, error) 
 		return nil, stamp{}, err
 	}
 	s := stampOf(st)
-	r := &representation{size: s.size}
+	r := &representation{size: s.size, fd: int(f.Fd())}
 	if s.size <= t.small {
 		b := make([]byte, headRoom+s.size, headRoom+s.size+1)
 		n, err := io.ReadFull(io.NewSectionReader(f, 0, s.size+1), b[headRoom:cap(b)])
