@@ -47,7 +47,9 @@ type Fiber struct {
 	p     []byte  // waitBytes: where to put them; nil: it wants a lease
 	n     int     // bytes
 	err   error
-	link  *Fiber // the next one on the list that it is on
+	link  *Fiber  // the next one on the list that it is on
+	to    *Stream // waitBytes, waitRoom: it is in a copy, and this is where the bytes go,
+	left  int64   // of which it still wants so many
 
 	lease bufring.Lease // waitBytes: instead of p
 	seg   *segment      // waitSent: what is to be sent
@@ -197,6 +199,8 @@ func (l *loop) suspended(f *Fiber) {
 			_ = recover()
 		}
 		l.fiberEnded(f)
+	} else if f.to != nil {
+		f.at.carry(f)
 	}
 }
 

@@ -199,14 +199,16 @@ func (w *world) fiber(s *Stream) error {
 		}
 	}
 	var err error
-	switch w.r.IntN(4) {
+	switch w.r.IntN(5) {
 	case 0:
 		err = x.echo()
 	case 1:
 		err = x.leases()
 	case 2:
 		err = x.stream(some(1000, 30_000, 200_000), some(100, 5000, 17_000, 20_000, 100_000))
-	case 3: // both at once
+	case 3:
+		err = x.copies(some(1, 100, 5000, 100_000))
+	case 4: // both at once
 		x.beside = true
 		f, spawnErr := s.Spawn(func() error { return x.stream(some(1000, 30_000, 200_000), some(1000, 17_000, 100_000)) })
 		err = x.sink()
@@ -414,6 +416,40 @@ func (x *simCode) leases() error {
 			if x.late(err, &x.writeBy, false) {
 				return errSimFull // the rest would be out of order
 			}
+			return err
+		}
+	}
+}
+
+// copies is io.CopyN to itself, again and again.
+func (x *simCode) copies(most int) error {
+	if x.k.peer != nil {
+		most = max(most, x.k.peer.total/500)
+	}
+	for {
+		if err := x.pause(); err != nil {
+			return err
+		}
+		at := x.place(0)
+		most = min(most, len(patternBytes)-at)
+		x.k.put(at, most)
+		m, err := io.CopyN(x.s, x.s, int64(most))
+		x.k.unput(most - int(m))
+		x.k.consumed += int(m)
+		var op *OpError
+		switch {
+		case err == nil:
+			if int(m) != most {
+				x.w.e.Violate("connection %d: %d of %d bytes copied, and no error", x.k.n, m, most)
+			}
+		case err == io.EOF:
+			if !x.shut && (!x.k.sawEOF || x.k.consumed != x.k.offered) {
+				x.w.e.Violate("connection %d: a copy sees the end of the stream after %d bytes of %d", x.k.n, x.k.consumed, x.k.offered)
+			}
+			return nil
+		case errors.As(err, &op) && op.Op == "read" && x.late(err, &x.readBy, true):
+		case errors.As(err, &op) && op.Op == "write" && x.late(err, &x.writeBy, false):
+		default:
 			return err
 		}
 	}

@@ -248,3 +248,241 @@ func TestStreamsOfTwoLoopsCannotBeCopied(t *testing.T) {
 	}
 	_ = a.Close()
 }
+
+// A copy within a limit takes what it may have, in the middle of a buffer, and what is
+// behind that is read by who comes next.
+func TestCopyWithinALimit(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		parts := []int{1, 100, 5000, 0, 200_000, 1}
+		if v.slow {
+			parts = []int{1, 100, 5000, 0, 1}
+		}
+		s := serveBlocking(t, v.Options, func(s *Stream) error {
+			b := make([]byte, 3)
+			for _, n := range parts {
+				if m, err := io.CopyN(s, s, int64(n)); m != int64(n) || err != nil {
+					return fmt.Errorf("%d of %d bytes copied: %w", m, n, err)
+				}
+				if _, err := io.ReadFull(s, b); err != nil {
+					return err
+				}
+				if _, err := s.Write(append([]byte("<"), append(b, '>')...)); err != nil {
+					return err
+				}
+			}
+			if m, err := io.CopyN(s, s, 100); m != 7 || err != io.EOF {
+				return fmt.Errorf("%d bytes copied before the end of the stream: %w", m, err)
+			}
+			return nil
+		})
+		var in, want []byte
+		for i, n := range parts {
+			p := payload(uint64(i), n)
+			in = append(append(in, p...), "abc"...)
+			want = append(append(want, p...), "<abc>"...)
+		}
+		c := s.dial()
+		sent := make(chan error, 1)
+		go func() {
+			_, err := c.Write(append(in, "the end"...))
+			sent <- errors.Join(err, c.CloseWrite())
+		}()
+		wantRest(t, c, append(want, "the end"...))
+		if err := await(t, sent, "the sender"); err != nil {
+			t.Error(err)
+		}
+		s.wantEnd(io.EOF)
+	})
+}
+
+// Whatever ends a copy, it tells how many bytes went over, and the others are still there.
+func TestWhatEndsACopy(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		steps := make(chan string, 1)
+		s := serveBlocking(t, v.Options, func(s *Stream) error {
+			copied := func(want int64, what error) error {
+				n, err := io.Copy(s, s)
+				if n != want || !errors.Is(err, what) {
+					return fmt.Errorf("%d bytes copied, %w: want %d, %v", n, err, want, what)
+				}
+				return nil
+			}
+			// A deadline for reading, while it waits.
+			f, err := s.Spawn(func() error {
+				for s.c.out.bytes > 0 || len(steps) == 0 {
+					if err := s.Sleep(time.Millisecond); err != nil {
+						return err
+					}
+				}
+				<-steps
+				return s.moveDeadlineTo(longPast, true, false)
+			})
+			if err != nil {
+				return err
+			}
+			if err := copied(5, os.ErrDeadlineExceeded); err != nil {
+				return err
+			}
+			if err := f.Wait(); err != nil {
+				return err
+			}
+			// One for writing, which was over before; and the bytes that came in vain.
+			if err := s.moveDeadlineTo(0, true, true); err != nil {
+				return err
+			}
+			if _, err := s.Write([]byte("2")); err != nil {
+				return err
+			}
+			if err := s.moveDeadlineTo(longPast, false, true); err != nil {
+				return err
+			}
+			if err := copied(0, os.ErrDeadlineExceeded); err != nil {
+				return err
+			}
+			if err := s.moveDeadlineTo(0, false, true); err != nil {
+				return err
+			}
+			b := make([]byte, 6)
+			if _, err := io.ReadFull(s, b); err != nil || string(b) != "second" {
+				return fmt.Errorf("read %q behind a copy that has failed: %w", b, err)
+			}
+			if _, err := s.Write([]byte("3")); err != nil {
+				return err
+			}
+			// The end of reading, by another fiber.
+			if _, err := s.Spawn(s.CloseRead); err != nil {
+				return err
+			}
+			if err := copied(0, nil); err != nil {
+				return err
+			}
+			// There is nothing to write, so it does not matter that nothing could be.
+			if err := s.CloseWrite(); err != nil {
+				return err
+			}
+			return copied(0, nil)
+		})
+		c := s.dial()
+		wantEcho(t, c, []byte("first"))
+		steps <- "it has come back"
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		write(t, c, []byte("second"))
+		wantRest(t, c, []byte("3"))
+		s.wantEnd(nil)
+	})
+}
+
+// A loop that holds too much lets a copy have a piece at a time.
+func TestCopyOfACrowdedLoop(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		o := v.Options
+		o.MaxLoopBytes = 64 << 10
+		o.HighWater, o.LowWater, o.MaxBuffered = 4<<20, 1<<20, 4<<20
+		ln, err := stdnet.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = ln.Close() })
+		s := serveBlocking(t, o, proxy(ln.Addr().String()))
+		total := 4 << 20
+		c := s.dial()
+		sent := make(chan error, 1)
+		go func() {
+			_, err := c.Write(payload(8, total))
+			sent <- errors.Join(err, c.CloseWrite())
+		}()
+		to, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer to.Close()
+		_ = to.SetDeadline(time.Now().Add(2 * patience))
+		until(t, "the loop to hold what it may", func() bool { return s.Stats().HeldBytes > 32<<10 || len(sent) > 0 })
+		got := make([]byte, total)
+		if _, err := io.ReadFull(to, got); err != nil {
+			t.Fatal(err)
+		}
+		if err := differ(got, payload(8, total)); err != nil {
+			t.Error(err)
+		}
+		_ = to.Close()
+		if err := await(t, sent, "the sender"); err != nil {
+			t.Error(err)
+		}
+	}, "default", "epoll", "no bulk", "unix")
+}
+
+// A copy finds out by itself that the peer has gone that it sends to, and its fiber
+// belongs to that one.
+func TestPeerGoesAwayDuringACopy(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		behind := serveAtOpen(t, v.Options, func(s *Stream) error {
+			for b := payload(1, 300_000); ; {
+				if _, err := s.Write(b); err != nil {
+					return nil // as it must end
+				}
+			}
+		})
+		s := serveBlocking(t, v.Options, func(s *Stream) error {
+			if _, err := s.Read(make([]byte, 1)); err != nil {
+				return err
+			}
+			up, err := s.Dial(behind.addr().String(), Dialer{})
+			if err != nil {
+				return err
+			}
+			defer up.Close()
+			s.Conn().PauseRead() // or it would be told
+			_, err = io.Copy(s, up)
+			return err
+		})
+		c := s.dial()
+		write(t, c, []byte{1})
+		n := 1 << 20
+		if v.slow {
+			n = 20_000
+		}
+		if _, err := io.ReadFull(c, make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(c.SetLinger(0), c.Close()); err != nil {
+			t.Fatal(err)
+		}
+		var op *OpError
+		if err := await(t, s.causes, "OnClose"); !errors.As(err, &op) || op.Op != "write" {
+			t.Errorf("OnClose was told %v", err)
+		}
+		s.wantFibers(0)
+		if n := s.Stats().Panics; n != 0 {
+			t.Errorf("%d panics", n)
+		}
+	})
+}
+
+// In a callback nothing can wait, but what has come can be copied.
+func TestCopyInACallback(t *testing.T) {
+	overVariants(t, func(t *testing.T, v variant) {
+		done := make(chan error, 1)
+		s := serveBlocking(t, v.Options, func(s *Stream) error {
+			s.Conn().AfterFunc(0, func(*Conn) {
+				n, err := io.Copy(s, s)
+				if n != 5 || !errors.Is(err, ErrNotOnFiber) {
+					err = fmt.Errorf("%d bytes copied, %w", n, err)
+				} else {
+					err = nil
+				}
+				done <- err
+				_ = s.Close()
+			})
+			_ = s.Sleep(time.Hour) // until then
+			return nil
+		})
+		c := s.dial()
+		wantEcho(t, c, []byte("hello"))
+		if err := await(t, done, "the callback"); err != nil {
+			t.Error(err)
+		}
+	}, "default", "epoll", "unix")
+}

@@ -82,6 +82,15 @@ func (s *Stream) ended(op string) error {
 // toRead has the running fiber wait for bytes, of which there are none; it has yet to
 // say where to, and to park.
 func (s *Stream) toRead() (*Fiber, error) {
+	f, err := s.mayWait()
+	if err == nil {
+		s.awaits(f)
+	}
+	return f, err
+}
+
+// mayWait is the running fiber, if it may wait for bytes, of which there are none.
+func (s *Stream) mayWait() (*Fiber, error) {
 	if s.eof || s.readShut {
 		return nil, io.EOF
 	}
@@ -89,22 +98,26 @@ func (s *Stream) toRead() (*Fiber, error) {
 		s.l.refuse()
 		return nil, s.leavingError()
 	}
-	f, err := s.l.toWait("read")
-	if err != nil {
-		return nil, err
-	}
+	return s.l.toWait("read")
+}
+
+// awaits has f wait for bytes.
+func (s *Stream) awaits(f *Fiber) {
 	f.at, f.n = s, 0
 	s.readers.push(f)
 	s.l.readWanted(s.c)
-	return f, nil
 }
 
 // feed gives what has just come to a fiber that waits for it, and has it go on.
 func (s *Stream) feed(f *Fiber) {
-	if f.p != nil {
+	switch {
+	case f.to != nil:
+		s.carry(f)
+		return
+	case f.p != nil:
 		f.n = copy(f.p, s.view)
 		s.view = s.view[f.n:]
-	} else {
+	default:
 		f.lease = s.takeView()
 	}
 	f.waits, f.err = waitNothing, nil

@@ -172,10 +172,7 @@ func (s *Stream) awaitRoom() error {
 		if err != nil {
 			return err
 		}
-		f.at = s
-		s.writers.push(f)
-		s.attentive = true
-		s.l.stats.HighWater++
+		s.toAwaitRoom(f)
 		if err := f.park(waitRoom); err != nil {
 			return err
 		}
@@ -184,6 +181,14 @@ func (s *Stream) awaitRoom() error {
 		}
 	}
 	return nil
+}
+
+// toAwaitRoom has f wait for room.
+func (s *Stream) toAwaitRoom(f *Fiber) {
+	f.at = s
+	s.writers.push(f)
+	s.attentive = true
+	s.l.stats.HighWater++
 }
 
 // outputMoved is called when some of the output has gone, or is not in flight any more.
