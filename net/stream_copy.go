@@ -22,6 +22,10 @@ import (
 //	 │                          ▼ the loop holds too much        ▼
 //	s.readers ◄─────────────── the fiber, in forward ◄───────────┘
 //
+// What is received in one go leaves with one send: a send for each piece, although its
+// bytes would still be in the cache, wakes the peer that much more often, and took 1.2
+// times as much CPU per byte.
+//
 // So a copy costs no switch per piece, and a fiber that is in one has few calls on its
 // stack: with those that send a lease it would need 4 KiB for good, and not 2.
 
@@ -140,7 +144,7 @@ func (s *Stream) takeUpTo(most int64) bufring.Lease {
 // the loop's goroutine; f is on no list.
 func (s *Stream) carry(f *Fiber) {
 	l, to := s.l, f.to
-	f.waits = waitNothing // its end may come in between
+	f.waits = waitNothing // its end may come in between, where a session fails
 	for n := s.ahead(); n > 0; n = s.ahead() {
 		if to.mayWrite() != nil || !l.roomFor(n) {
 			l.wake(f, nil) // it will see
@@ -154,9 +158,6 @@ func (s *Stream) carry(f *Fiber) {
 		lease := s.takeUpTo(f.left)
 		f.left -= int64(lease.Len())
 		l.send(to.c, lease)
-		if to.c.out.bytes >= eagerBytes {
-			l.startSend(to.c) // while it is in the cache, and the next piece can have the buffer
-		}
 		if f.left == 0 {
 			l.wake(f, nil)
 			return

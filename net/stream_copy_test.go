@@ -434,6 +434,13 @@ func TestPeerGoesAwayDuringACopy(t *testing.T) {
 				return err
 			}
 			defer up.Close()
+			// A sender that finds the window shut asks an end that is closed, and has
+			// nothing unread, for minutes; it is not told by a reset.
+			if up.RemoteAddr().Network() == "tcp" {
+				if err := up.Conn().SetLinger(0); err != nil {
+					return err
+				}
+			}
 			s.Conn().PauseRead() // or it would be told
 			_, err = io.Copy(s, up)
 			return err

@@ -1029,14 +1029,6 @@ var bugs = []bug{
 		test: test{pkg: "net", run: "^TestCopyPushesBack$/^default$"},
 	},
 	{
-		name: "copy-taken-off-twice",
-		what: "A copy whose connection ends while the loop sends for it is taken off a list that it is not on.",
-		file: "net/stream_copy.go",
-		old:  "	f.waits = waitNothing // its end may come in between\n",
-		new:  "	f.waits = waitBytes\n",
-		test: test{pkg: "net", run: "^TestPeerGoesAwayDuringACopy$/^default$"},
-	},
-	{
 		name: "memory-cut-in-flight",
 		what: "A Write that has to give up takes its memory back from a send in flight.",
 		file: "net/stream_write.go",
