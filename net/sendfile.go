@@ -42,6 +42,8 @@ const (
 	// beside cold files is 1.6 to 1.7 times that without, with 128 KiB 3 times.
 	filePiece      = 2 << 20
 	filePieceSmall = 32 << 10
+	// fileBufBytes is the size of the buffers that files are read into.
+	fileBufBytes = 128 << 10
 	// busyBeside is from how many connections on that have received within a
 	// millisecond there are requests beside the files.
 	busyBeside = 4

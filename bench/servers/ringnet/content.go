@@ -61,7 +61,7 @@ func newContent(s *net.Server, how, file string) *content {
 	o := &s.Options
 	o.HighWater = 256 << 10
 	o.RecvBufBytes, o.RecvBufs = 4<<10, 4096
-	o.BulkBufBytes, o.BulkBufs = 128<<10, 256
+	o.BulkBufBytes, o.BulkBufs = 256<<10, 128
 	// The buffers for copies of small writes: 8,192 of 2 KiB and 2,048 of 16 KiB.
 	const copies = 8192*2<<10 + 2048*16<<10
 	h := &content{high: o.HighWater, pools: o.RecvBufBytes*o.RecvBufs + o.BulkBufBytes*o.BulkBufs + copies}
