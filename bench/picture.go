@@ -63,7 +63,7 @@ var looks = map[string]look{
 const (
 	panelWidth  = 12 * vg.Centimeter
 	panelHeight = 12 * vg.Centimeter
-	legendWidth = 4.5 * vg.Centimeter
+	legendWidth = 6 * vg.Centimeter
 	margin      = 0.06 // around the lines, as a logarithm
 )
 
